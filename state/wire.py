@@ -1,0 +1,293 @@
+"""What node agents and the reconciler's gateway say to each other, as JSON over HTTP.
+
+One call, `POST /v1/sync`, carries a node's report and the results of its actions up, and new actions down.
+Both sides keep reading fields they do not know (`extra="ignore"`), so that N and N-1 understand each other.
+No SQL is imported here: nodes hold no database credentials.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from state.model import Observed, WorkspaceObserved
+
+PROTOCOL = 1
+SYNC_WAIT_S_MAX = 20.0
+RESULTS_PER_SYNC_MAX = 200
+PODS_PER_REPORT_MAX = 2000
+
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class Wire(BaseModel):
+    """Base of all messages: immutable, tolerant of fields from a newer version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# ---- actions: down to the node -------------------------------------------------------------------------
+
+
+class PodSpec(Wire):
+    """What a pod is made of. `image_id` is set once the image has been pinned by a first start."""
+
+    name: str
+    image: str
+    image_id: str | None = None
+    lab: str | None = None
+    cpu_millis: int = 1000
+    memory_mib: int = 2048
+    pids: int = 512
+
+
+class ArchiveSource(Wire):
+    """The archive to restore from."""
+
+    manifest_key: str
+    manifest_digest: str
+
+
+class ArchiveProof(Wire):
+    """Why a copy may go: this manifest was committed, and it was made of exactly this source (LAW 8)."""
+
+    reason: Literal["archived"] = "archived"
+    manifest_key: str
+    manifest_digest: str
+    fingerprint: str
+
+
+class TombstoneProof(Wire):
+    """Why a copy may go: somebody deleted the pod, at this generation (LAW 9)."""
+
+    reason: Literal["tombstone"] = "tombstone"
+    generation: int
+
+
+RemovalProof = Annotated[ArchiveProof | TombstoneProof, Field(discriminator="reason")]
+
+
+class CreateWorkspace(Wire):
+    """Make the user's empty workspace volume."""
+
+    verb: Literal["create_workspace"] = "create_workspace"
+
+
+class RestoreWorkspace(Wire):
+    """Make the user's workspace volume from an archive."""
+
+    verb: Literal["restore_workspace"] = "restore_workspace"
+    archive: ArchiveSource
+
+
+class ArchiveWorkspace(Wire):
+    """Save the workspace volume, which no pod uses now. Keeps the volume."""
+
+    verb: Literal["archive_workspace"] = "archive_workspace"
+    number: int
+
+
+class RemoveWorkspace(Wire):
+    """Remove the workspace volume, if the proof still holds when looked at live."""
+
+    verb: Literal["remove_workspace"] = "remove_workspace"
+    proof: ArchiveProof
+
+
+class CreatePod(Wire):
+    """Make a fresh, stopped container; load the lab into the workspace where it is not there yet."""
+
+    verb: Literal["create_pod"] = "create_pod"
+    spec: PodSpec
+
+
+class RestorePod(Wire):
+    """Make a stopped container of the same image id with the archive's changes in it."""
+
+    verb: Literal["restore_pod"] = "restore_pod"
+    spec: PodSpec
+    archive: ArchiveSource
+
+
+class StartPod(Wire):
+    """Start the container under a new session secret, and wait until the IDE answers."""
+
+    verb: Literal["start_pod"] = "start_pod"
+
+
+class StopPod(Wire):
+    """Stop the container and confirm that it has exited. Keeps the container."""
+
+    verb: Literal["stop_pod"] = "stop_pod"
+
+
+class ArchivePod(Wire):
+    """Save a stopped container's changes. Keeps the container."""
+
+    verb: Literal["archive_pod"] = "archive_pod"
+    number: int
+
+
+class RemovePod(Wire):
+    """Remove a stopped container, if the proof still holds when looked at live."""
+
+    verb: Literal["remove_pod"] = "remove_pod"
+    proof: RemovalProof
+
+
+WorkspaceStep = CreateWorkspace | RestoreWorkspace | ArchiveWorkspace | RemoveWorkspace
+PodStep = CreatePod | RestorePod | StartPod | StopPod | ArchivePod | RemovePod
+Step = Annotated[WorkspaceStep | PodStep, Field(discriminator="verb")]
+
+
+class Action(Wire):
+    """One convergent step for one target, at one epoch and generation."""
+
+    id: str
+    workspace_id: Identifier
+    user_id: str
+    pod_id: Identifier | None = None
+    epoch: int
+    generation: int = 0
+    # Counts the actions ever made for this target: part of store keys, so no two attempts share one.
+    attempt: int
+    step: Step
+
+    @property
+    def target(self) -> str:
+        """The id that actions are serialised by: the pod's, or the workspace's for workspace steps."""
+        return self.pod_id or self.workspace_id
+
+
+# ---- reports: up from the node -------------------------------------------------------------------------
+
+
+class PodReport(Wire):
+    """One container of ours. `fingerprint` is set when it has exited: container id, started, finished."""
+
+    pod_id: Identifier
+    workspace_id: Identifier
+    user_id: str
+    epoch: int
+    generation: int
+    state: Observed
+    container_id: str
+    image_id: str
+    upstream: str | None = None
+    session_secret: str | None = Field(default=None, repr=False)
+    fingerprint: str | None = None
+    started_at: datetime | None = None
+    exit_code: int | None = None
+    oom_killed: bool = False
+
+
+class WorkspaceReport(Wire):
+    """One workspace volume of ours. `fingerprint` is of its whole tree, when no container uses it."""
+
+    workspace_id: Identifier
+    user_id: str
+    epoch: int
+    state: WorkspaceObserved
+    volume: str
+    fingerprint: str | None = None
+
+
+class StrangeContainer(Wire):
+    """A container with our labels that cannot be read as a pod. Reported, never touched (LAW 9)."""
+
+    container_id: str
+    name: str
+    why: str
+
+
+class NodeFacts(Wire):
+    """What a node is and can do, found out when the agent started."""
+
+    address: str
+    cpu_millis: int
+    memory_mib: int
+    engine_version: str
+    api_version: str
+    storage_driver: str
+    runtime: str
+    agent_version: str
+    notices: tuple[str, ...] = ()
+
+
+class Report(Wire):
+    """All that a node has now. Complete: what is not in it is not there."""
+
+    pods: Annotated[tuple[PodReport, ...], Field(max_length=PODS_PER_REPORT_MAX)] = ()
+    workspaces: Annotated[tuple[WorkspaceReport, ...], Field(max_length=PODS_PER_REPORT_MAX)] = ()
+    strange: Annotated[tuple[StrangeContainer, ...], Field(max_length=PODS_PER_REPORT_MAX)] = ()
+
+
+class ArchiveMade(Wire):
+    """What an archive step committed to the store."""
+
+    manifest_key: str
+    manifest_digest: str
+    fingerprint: str
+    size_bytes: int
+    image_id: str | None = None
+    notices: tuple[str, ...] = ()
+
+
+class StepDone(Wire):
+    """The step's end state holds. `archive` is set by archive steps."""
+
+    outcome: Literal["done"] = "done"
+    action_id: str
+    archive: ArchiveMade | None = None
+
+
+class StepFailed(Wire):
+    """The step could not be done. `code` is stable; `message` is for the user: what, why, what to do."""
+
+    outcome: Literal["failed"] = "failed"
+    action_id: str
+    code: str
+    message: Annotated[str, Field(max_length=2000)]
+    # True when trying again without a change of the pod cannot help (no such image, no such lab).
+    permanent: bool = False
+
+
+StepResult = Annotated[StepDone | StepFailed, Field(discriminator="outcome")]
+
+
+class StepProgress(Wire):
+    """How far a long step is, for people who wait."""
+
+    action_id: str
+    phase: str
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+
+class SyncRequest(Wire):
+    """A node's half of a sync. Reports are numbered by (boot id, sequence); older ones are dropped."""
+
+    protocol: int = PROTOCOL
+    node_id: Identifier
+    boot_id: str
+    sequence: int
+    facts: NodeFacts
+    # Absent when the engine could not be asked: then nothing is concluded from it (LAW 9).
+    report: Report | None = None
+    engine_error: str | None = None
+    results: Annotated[tuple[StepResult, ...], Field(max_length=RESULTS_PER_SYNC_MAX)] = ()
+    progress: Annotated[tuple[StepProgress, ...], Field(max_length=RESULTS_PER_SYNC_MAX)] = ()
+    # The actions the node already has: they are not sent again, and learn here if they were taken back.
+    in_hand: tuple[str, ...] = ()
+    wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 0.0
+
+
+class SyncReply(Wire):
+    """The gateway's half of a sync."""
+
+    protocol: int = PROTOCOL
+    actions: tuple[Action, ...] = ()
+    # Actions of `in_hand` that are no longer wanted: stop working on them.
+    taken_back: tuple[str, ...] = ()
+    # Results that are safely in the database and need not be sent again.
+    accepted: tuple[str, ...] = ()
