@@ -22,7 +22,7 @@ RACES = frozenset({"source_changed", "stale_epoch", "superseded", "busy"})
 def delay(count: int, limits: Limits, jitter: float) -> timedelta:
     """How long to wait after the `count`-th failure in a row (from 1); `jitter` in [0, 1) shortens by up to half."""
     exponent = min(max(count - 1, 0), _EXPONENT_MAX)
-    full = min(limits.backoff_first * 2**exponent, limits.backoff_max)
+    full: timedelta = min(limits.backoff_first * (1 << exponent), limits.backoff_max)
     return full * (1 - jitter / 2)
 
 

@@ -1,0 +1,390 @@
+"""One pass of deciding: `plan(world, now, limits) -> Plan`. Pure, total, deterministic (LAW 2).
+
+Each workspace is planned by itself; only the bounds of the pass (steps, starts per node, room on nodes) are
+carried from one to the next, in `_Pass`. Conditions come from `reconciler.classify`; here each condition is
+given its step, or the reason why it has to wait.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from reconciler.classify import WANTED_VERBS, Facts, active_failure, classify, is_silent
+from reconciler.placement import choose_node, with_reserved
+from state.model import (
+    WITHDRAWING_VERBS,
+    ArchiveRef,
+    Desired,
+    Limits,
+    NodeView,
+    Observed,
+    PodView,
+    TargetKind,
+    Verb,
+    WorkspaceObserved,
+    WorkspaceView,
+    World,
+)
+from state.plan import (
+    Condition,
+    Decision,
+    Place,
+    Plan,
+    PlannedStep,
+    Release,
+    TakeBack,
+    WorkspaceDecision,
+)
+from state.wire import (
+    ArchivePod,
+    ArchiveProof,
+    ArchiveSource,
+    ArchiveWorkspace,
+    CreatePod,
+    CreateWorkspace,
+    PodSpec,
+    PodStep,
+    RemovePod,
+    RemoveWorkspace,
+    RestorePod,
+    RestoreWorkspace,
+    StartPod,
+    StopPod,
+    TombstoneProof,
+    WorkspaceStep,
+)
+
+# How soon to look again at what waits for a turn, for room, or for a node in between two states.
+TURN_RETRY = timedelta(milliseconds=250)
+CAPACITY_RETRY = timedelta(seconds=5)
+TRANSIT_RETRY = timedelta(seconds=2)
+SILENT_RETRY = timedelta(seconds=10)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What this pass has decided so far, and what is left of its bounds."""
+
+    world: World
+    now: datetime
+    limits: Limits
+    breaker_open: bool
+    nodes: dict[str, NodeView]
+    places: list[Place] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
+    steps: list[PlannedStep] = field(default_factory=list)
+    take_backs: list[TakeBack] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    workspace_decisions: list[WorkspaceDecision] = field(default_factory=list)
+
+    def live_nodes(self) -> list[NodeView]:
+        since = self.world.leading_since
+        return [node for node in self.nodes.values() if not is_silent(node, since, self.now, self.limits)]
+
+    def hindrance(self, verb: Verb, node_id: str) -> tuple[Condition, str] | None:
+        """Why a step has to wait though it is needed: the bounds of LAW 13 and LAW 15."""
+        node = self.nodes[node_id]
+        if self.breaker_open and verb in WITHDRAWING_VERBS:
+            return (
+                Condition.WITHHELD,
+                "most nodes went silent at once: nothing is stopped, saved or removed now",
+            )
+        if len(self.steps) >= self.limits.actions_per_pass_max:
+            return Condition.WAITING_FOR_TURN, "this pass is full; next in line"
+        if node.open_actions >= self.limits.open_actions_per_node_max:
+            return Condition.WAITING_FOR_TURN, f"{node_id} has as many actions as it may; next in line"
+        if verb is Verb.START_POD and node.open_starts >= self.limits.open_starts_per_node_max:
+            return Condition.WAITING_FOR_TURN, f"{node_id} is starting as many pods as it may; next in line"
+        return None
+
+    def add_step(self, step: PlannedStep) -> None:
+        self.steps.append(step)
+        node = self.nodes[step.node_id]
+        starts = 1 if step.step.verb == Verb.START_POD else 0
+        self.nodes[step.node_id] = replace(
+            node, open_actions=node.open_actions + 1, open_starts=node.open_starts + starts
+        )
+
+    def result(self) -> Plan:
+        return Plan(
+            places=tuple(self.places),
+            releases=tuple(self.releases),
+            steps=tuple(self.steps),
+            take_backs=tuple(self.take_backs),
+            decisions=tuple(self.decisions),
+            workspace_decisions=tuple(self.workspace_decisions),
+            breaker_open=self.breaker_open,
+        )
+
+
+def plan(world: World, now: datetime, limits: Limits) -> Plan:
+    """What to do about `world` at `now`: actions, a reason for every pod, and when to look again."""
+    this_pass = _Pass(
+        world=world,
+        now=now,
+        limits=limits,
+        breaker_open=_breaker_open(world, now, limits),
+        nodes=dict(world.nodes),
+    )
+    for workspace in world.workspaces:
+        _plan_workspace(this_pass, workspace)
+    return this_pass.result()
+
+
+def _breaker_open(world: World, now: datetime, limits: Limits) -> bool:
+    """More than one node, and most of them, gone quiet together: then it is rather us (LAW 13)."""
+    silent = sum(is_silent(node, world.leading_since, now, limits) for node in world.nodes.values())
+    return silent > 1 and silent > limits.silent_share_max * len(world.nodes)
+
+
+def _plan_workspace(this_pass: _Pass, workspace: WorkspaceView) -> None:
+    node_id = workspace.placement.node_id if workspace.placement else ""
+    silent = is_silent(
+        this_pass.nodes.get(node_id), this_pass.world.leading_since, this_pass.now, this_pass.limits
+    )
+    all_facts = [Facts(pod, workspace, silent, this_pass.now, this_pass.limits) for pod in workspace.pods]
+    placed = workspace.placement is not None or _place(this_pass, workspace, all_facts)
+    if workspace.placement is not None and not silent:
+        _plan_volume(this_pass, workspace, all_facts)
+    for facts in all_facts:
+        this_pass.decisions.append(_plan_pod(this_pass, facts, placed))
+
+
+# ---- placement -----------------------------------------------------------------------------------------
+
+
+def _place(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Facts]) -> bool:
+    """Place the workspace if a pod of it needs a node. True unless one is needed and none has room."""
+    wanted = [facts for facts in all_facts if facts.must_exist and facts.failure is None]
+    if not wanted:
+        return True
+    node = choose_node(this_pass.live_nodes(), len(wanted))
+    if node is None:
+        return False
+    this_pass.nodes[node.id] = with_reserved(node, len(wanted))
+    reason = f"most room among {len(this_pass.live_nodes())} live nodes"
+    this_pass.places.append(Place(workspace.id, node.id, workspace.epoch, reason))
+    return True
+
+
+# ---- the workspace volume ------------------------------------------------------------------------------
+
+
+def _plan_volume(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Facts]) -> None:
+    """Bring the volume where a pod needs it; save and remove it where none does; then free the placement."""
+    needed = any(facts.must_exist or facts.state is not Observed.ABSENT for facts in all_facts)
+    if workspace.open_action is not None:
+        _take_back_volume_step(this_pass, workspace, needed)
+    elif needed:
+        _bring_volume(this_pass, workspace)
+    elif not any(pod.open_action for pod in workspace.pods):
+        _put_volume_away(this_pass, workspace)
+
+
+def _take_back_volume_step(this_pass: _Pass, workspace: WorkspaceView, needed: bool) -> None:
+    action = workspace.open_action
+    assert action is not None
+    if needed == (action.verb in WITHDRAWING_VERBS):
+        reason = "the workspace is wanted again" if needed else "no pod wants the workspace any more"
+        this_pass.take_backs.append(TakeBack(action.id, reason))
+
+
+def _bring_volume(this_pass: _Pass, workspace: WorkspaceView) -> None:
+    if workspace.observed and workspace.observed.state is not WorkspaceObserved.ABSENT:
+        return
+    archive = workspace.archive
+    step: WorkspaceStep = RestoreWorkspace(archive=_source(archive)) if archive else CreateWorkspace()
+    _volume_step(this_pass, workspace, step, "a pod of this user is wanted here")
+
+
+def _put_volume_away(this_pass: _Pass, workspace: WorkspaceView) -> None:
+    placement, observed, archive = workspace.placement, workspace.observed, workspace.archive
+    assert placement is not None
+    if observed is None or observed.state is WorkspaceObserved.ABSENT:
+        reason = "nothing of this user is left on the node"
+        this_pass.releases.append(Release(workspace.id, placement.node_id, placement.epoch, reason))
+    elif observed.state is not WorkspaceObserved.PRESENT or observed.fingerprint is None:
+        _look_again(this_pass, workspace, f"the workspace is {observed.state}", TRANSIT_RETRY)
+    elif archive is None or archive.fingerprint != observed.fingerprint:
+        step = ArchiveWorkspace(number=_next_number(archive))
+        _volume_step(this_pass, workspace, step, "no pod uses the workspace, and it is not saved yet")
+    elif this_pass.now < archive.committed_at + this_pass.limits.archive_grace:
+        left = archive.committed_at + this_pass.limits.archive_grace - this_pass.now
+        _look_again(this_pass, workspace, "saved; the volume is kept a little longer", left)
+    else:
+        _volume_step(this_pass, workspace, RemoveWorkspace(proof=_proof(archive)), "saved and verified")
+
+
+def _look_again(this_pass: _Pass, workspace: WorkspaceView, reason: str, after: timedelta) -> None:
+    decision = WorkspaceDecision(workspace.id, reason, this_pass.now + after)
+    this_pass.workspace_decisions.append(decision)
+
+
+def _volume_step(this_pass: _Pass, workspace: WorkspaceView, step: WorkspaceStep, reason: str) -> None:
+    assert workspace.placement is not None
+    failure = active_failure(workspace.failure, 0, this_pass.now)
+    if failure is not None:
+        text = f"{failure.verb} failed ({failure.code}): {failure.message}"
+        this_pass.workspace_decisions.append(WorkspaceDecision(workspace.id, text, failure.retry_at))
+        return
+    hindrance = this_pass.hindrance(Verb(step.verb), workspace.placement.node_id)
+    if hindrance is not None:
+        _look_again(this_pass, workspace, hindrance[1], TURN_RETRY)
+        return
+    this_pass.add_step(
+        PlannedStep(
+            kind=TargetKind.WORKSPACE,
+            workspace_id=workspace.id,
+            user_id=workspace.user_id,
+            pod_id=None,
+            node_id=workspace.placement.node_id,
+            epoch=workspace.placement.epoch,
+            generation=0,
+            step=step,
+            reason=reason,
+        )
+    )
+    this_pass.workspace_decisions.append(WorkspaceDecision(workspace.id, reason))
+
+
+# ---- pods ----------------------------------------------------------------------------------------------
+
+
+def _plan_pod(this_pass: _Pass, facts: Facts, placed: bool) -> Decision:
+    condition, reason = classify(facts)
+    if condition is Condition.BUSY:
+        _take_back_pod_step(this_pass, facts)
+    elif condition is Condition.NEEDS_PLACEMENT:
+        condition, reason = _placement_outcome(this_pass, placed)
+    elif condition is Condition.NEEDS_WORKSPACE:
+        condition, reason = _workspace_outcome(this_pass, facts)
+    elif condition in _STEPS:
+        condition, reason = _pod_step(this_pass, facts, condition, reason)
+    pod = facts.pod
+    wake_at = _wake_at(this_pass, facts, condition)
+    return Decision(pod.id, facts.workspace.id, pod.generation, condition, reason, wake_at)
+
+
+def _take_back_pod_step(this_pass: _Pass, facts: Facts) -> None:
+    action = facts.pod.open_action
+    assert action is not None
+    if action.verb not in WANTED_VERBS[facts.pod.desired]:
+        reason = f"wanted {facts.pod.desired} now"
+        this_pass.take_backs.append(TakeBack(action.id, reason))
+
+
+def _placement_outcome(this_pass: _Pass, placed: bool) -> tuple[Condition, str]:
+    if placed:
+        return Condition.NEEDS_PLACEMENT, "being placed on a node"
+    live = len(this_pass.live_nodes())
+    return Condition.WAITING_FOR_CAPACITY, (
+        f"none of {live} live nodes has room; it starts when pods are archived or a node joins"
+        if live
+        else "no node is there; it starts when one joins"
+    )
+
+
+def _workspace_outcome(this_pass: _Pass, facts: Facts) -> tuple[Condition, str]:
+    failure = active_failure(facts.workspace.failure, 0, this_pass.now)
+    if failure is not None:
+        reason = f"{failure.verb} failed ({failure.code}, {failure.count}×): {failure.message}"
+        return Condition.BACKING_OFF, reason
+    return Condition.WAITING_FOR_WORKSPACE, "the user's workspace is being brought to the node"
+
+
+def _pod_step(this_pass: _Pass, facts: Facts, condition: Condition, reason: str) -> tuple[Condition, str]:
+    """Enqueue the step that the condition calls for, unless a bound holds it back."""
+    step = _STEPS[condition](facts.pod)
+    workspace, pod = facts.workspace, facts.pod
+    assert workspace.placement is not None
+    hindrance = this_pass.hindrance(Verb(step.verb), workspace.placement.node_id)
+    if hindrance is not None:
+        return hindrance
+    this_pass.add_step(
+        PlannedStep(
+            kind=TargetKind.POD,
+            workspace_id=workspace.id,
+            user_id=workspace.user_id,
+            pod_id=pod.id,
+            node_id=workspace.placement.node_id,
+            epoch=workspace.placement.epoch,
+            generation=pod.generation,
+            step=step,
+            reason=reason,
+        )
+    )
+    return condition, reason
+
+
+_FIXED_RETRIES: dict[Condition, timedelta] = {
+    Condition.WAITING_FOR_TURN: TURN_RETRY,
+    Condition.WAITING_FOR_CAPACITY: CAPACITY_RETRY,
+    Condition.IN_TRANSIT: TRANSIT_RETRY,
+    Condition.NODE_SILENT: SILENT_RETRY,
+    Condition.WITHHELD: SILENT_RETRY,
+}
+
+
+def _wake_at(this_pass: _Pass, facts: Facts, condition: Condition) -> datetime | None:
+    """When time alone could change this decision; None when only a report or a wish can."""
+    if condition in _FIXED_RETRIES:
+        return this_pass.now + _FIXED_RETRIES[condition]
+    if condition in (Condition.PARKED, Condition.BACKING_OFF):
+        failure = facts.failure or facts.workspace.failure
+        return failure.retry_at if failure else None
+    if condition is Condition.IN_GRACE and facts.pod.archive:
+        return facts.pod.archive.committed_at + this_pass.limits.archive_grace
+    return None
+
+
+# ---- steps ---------------------------------------------------------------------------------------------
+
+
+def _source(archive: ArchiveRef) -> ArchiveSource:
+    return ArchiveSource(manifest_key=archive.manifest_key, manifest_digest=archive.manifest_digest)
+
+
+def _proof(archive: ArchiveRef) -> ArchiveProof:
+    return ArchiveProof(
+        manifest_key=archive.manifest_key,
+        manifest_digest=archive.manifest_digest,
+        fingerprint=archive.fingerprint,
+    )
+
+
+def _next_number(archive: ArchiveRef | None) -> int:
+    return archive.number + 1 if archive else 1
+
+
+def _spec(pod: PodView, image_id: str | None) -> PodSpec:
+    return PodSpec(
+        name=pod.name,
+        image=pod.image,
+        image_id=image_id,
+        lab=pod.lab,
+        cpu_millis=pod.resources.cpu_millis,
+        memory_mib=pod.resources.memory_mib,
+        pids=pod.resources.pids,
+    )
+
+
+def _restore(pod: PodView) -> RestorePod:
+    assert pod.archive is not None
+    return RestorePod(spec=_spec(pod, pod.archive.image_id), archive=_source(pod.archive))
+
+
+def _remove(pod: PodView) -> RemovePod:
+    if pod.desired is Desired.DELETED:
+        return RemovePod(proof=TombstoneProof(generation=pod.generation))
+    assert pod.archive is not None
+    return RemovePod(proof=_proof(pod.archive))
+
+
+_STEPS: dict[Condition, Callable[[PodView], PodStep]] = {
+    Condition.NEEDS_CREATE: lambda pod: CreatePod(spec=_spec(pod, pod.image_id)),
+    Condition.NEEDS_RESTORE: _restore,
+    Condition.NEEDS_START: lambda _pod: StartPod(),
+    Condition.NEEDS_STOP: lambda _pod: StopPod(),
+    Condition.NEEDS_ARCHIVE: lambda pod: ArchivePod(number=_next_number(pod.archive)),
+    Condition.NEEDS_REMOVAL: _remove,
+}
