@@ -33,7 +33,7 @@ WANTED_VERBS: dict[Desired, frozenset[Verb]] = {
 
 
 def is_silent(node: NodeView | None, leading_since: datetime, now: datetime, limits: Limits) -> bool:
-    """No word from the node for too long, counted on our clock; a fresh leader grants everyone a new lease."""
+    """No word for too long, counted on our clock; a fresh leader grants every node a new lease (LAW 13)."""
     if node is None:
         return True
     heard = max(node.last_seen_at or leading_since, leading_since)

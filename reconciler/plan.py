@@ -100,7 +100,7 @@ class _Pass:
     def add_step(self, step: PlannedStep) -> None:
         self.steps.append(step)
         node = self.nodes[step.node_id]
-        starts = 1 if step.step.verb == Verb.START_POD else 0
+        starts = int(isinstance(step.step, StartPod))
         self.nodes[step.node_id] = replace(
             node, open_actions=node.open_actions + 1, open_starts=node.open_starts + starts
         )
@@ -171,13 +171,16 @@ def _place(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Facts]) -
 
 
 def _plan_volume(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Facts]) -> None:
-    """Bring the volume where a pod needs it; save and remove it where none does; then free the placement."""
+    """Bring the volume where a pod needs it; save and remove it where none does; then free the placement.
+
+    Where a container is, its volume is too: a report that misses it must not bring back an older one.
+    """
     needed = any(facts.must_exist or facts.state is not Observed.ABSENT for facts in all_facts)
     if workspace.open_action is not None:
         _take_back_volume_step(this_pass, workspace, needed)
-    elif needed:
+    elif any(facts.must_exist for facts in all_facts):
         _bring_volume(this_pass, workspace)
-    elif not any(pod.open_action for pod in workspace.pods):
+    elif not needed and not any(pod.open_action for pod in workspace.pods):
         _put_volume_away(this_pass, workspace)
 
 
@@ -327,6 +330,8 @@ _FIXED_RETRIES: dict[Condition, timedelta] = {
 
 def _wake_at(this_pass: _Pass, facts: Facts, condition: Condition) -> datetime | None:
     """When time alone could change this decision; None when only a report or a wish can."""
+    if condition is Condition.NEEDS_PLACEMENT:
+        return this_pass.now
     if condition in _FIXED_RETRIES:
         return this_pass.now + _FIXED_RETRIES[condition]
     if condition in (Condition.PARKED, Condition.BACKING_OFF):

@@ -20,7 +20,7 @@ RACES = frozenset({"source_changed", "stale_epoch", "superseded", "busy"})
 
 
 def delay(count: int, limits: Limits, jitter: float) -> timedelta:
-    """How long to wait after the `count`-th failure in a row (from 1); `jitter` in [0, 1) shortens by up to half."""
+    """The wait after the `count`-th failure in a row; `jitter` in [0, 1) shortens it by up to half."""
     exponent = min(max(count - 1, 0), _EXPONENT_MAX)
     full: timedelta = min(limits.backoff_first * (1 << exponent), limits.backoff_max)
     return full * (1 - jitter / 2)
@@ -38,7 +38,7 @@ def next_failure(
     limits: Limits,
     jitter: float,
 ) -> Failure:
-    """The failure to remember after a step failed, counting on from `previous` if it is of this generation."""
+    """The failure to remember, counting on from `previous` if that is of this generation."""
     counted = previous.count if previous and previous.generation == generation else 0
     count = counted if code in RACES else counted + 1
     wait = PERMANENT_RETRY if permanent else delay(max(count, 1), limits, jitter)

@@ -1,0 +1,309 @@
+"""The planner's laws, over random worlds. Each names the LAW of docs/architecture.md that it guards."""
+
+import itertools
+import random
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.classify import is_silent
+from reconciler.plan import plan
+from state.model import (
+    WITHDRAWING_VERBS,
+    Desired,
+    Limits,
+    NodeView,
+    Observed,
+    ObservedPod,
+    OpenAction,
+    Placement,
+    PodView,
+    Verb,
+    WorkspaceView,
+    World,
+)
+from state.plan import Condition, Plan
+from state.wire import ArchiveProof, RemovePod, RemoveWorkspace, TombstoneProof
+from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, live_node
+
+ROUNDS_MAX = 60
+
+
+def _pods(world: World) -> dict[str, tuple[WorkspaceView, PodView]]:
+    return {pod.id: (workspace, pod) for workspace in world.workspaces for pod in workspace.pods}
+
+
+def _silent(world: World, node_id: str) -> bool:
+    return is_silent(world.nodes.get(node_id), world.leading_since, NOW, LIMITS)
+
+
+@given(draw_worlds())
+def test_every_pod_gets_exactly_one_reason(world: World) -> None:
+    """LAW 2: a plan explains every pod, also those it leaves alone."""
+    result = plan(world, NOW, LIMITS)
+
+    assert sorted(_pods(world)) == sorted(decision.pod_id for decision in result.decisions)
+    assert all(decision.reason for decision in result.decisions)
+
+
+@given(draw_worlds(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_no_verdict_where_nothing_is_scarce(
+    world: World, rng: random.Random
+) -> None:
+    """LAW 2: deterministic, and independent of the order in which a query returned its rows."""
+    roomy = {
+        node.id: replace(live_node(node.id), last_seen_at=node.last_seen_at) for node in world.nodes.values()
+    }
+    world = replace(world, nodes=roomy)
+    shuffled = list(world.workspaces)
+    rng.shuffle(shuffled)
+
+    first = plan(world, NOW, LIMITS)
+    second = plan(replace(world, workspaces=tuple(shuffled)), NOW, LIMITS)
+
+    assert plan(world, NOW, LIMITS) == first
+    assert {d.pod_id: d.condition for d in first.decisions} == {
+        d.pod_id: d.condition for d in second.decisions
+    }
+
+
+@given(draw_worlds())
+def test_one_open_action_for_each_target(world: World) -> None:
+    """LAW 11: nothing is enqueued for a target that has an action open, and never two at once."""
+    result = plan(world, NOW, LIMITS)
+
+    busy = {w.id for w in world.workspaces if w.open_action}
+    busy |= {pod.id for _, pod in _pods(world).values() if pod.open_action}
+    targets = [step.target for step in result.steps]
+    assert not busy.intersection(targets)
+    assert len(targets) == len(set(targets))
+
+
+@given(draw_worlds())
+def test_a_silent_node_is_asked_nothing_and_nobody_is_moved(world: World) -> None:
+    """LAW 6: unknown is not stopped. A placed user stays placed, whatever the silence."""
+    result = plan(world, NOW, LIMITS)
+
+    assert not any(_silent(world, step.node_id) for step in result.steps)
+    placed = {workspace.id for workspace in world.workspaces if workspace.placement}
+    assert not placed.intersection(place.workspace_id for place in result.places)
+    for release in result.releases:
+        assert not _silent(world, release.node_id)
+
+
+@given(draw_worlds())
+def test_steps_carry_the_epoch_and_node_of_the_placement(world: World) -> None:
+    """LAW 5: what a node is asked is fenced by the placement's own epoch."""
+    workspaces = {workspace.id: workspace for workspace in world.workspaces}
+
+    for step in plan(world, NOW, LIMITS).steps:
+        assert workspaces[step.workspace_id].placement == Placement(step.node_id, step.epoch)
+
+
+@given(draw_worlds())
+def test_removal_only_with_a_matching_archive_or_a_tombstone(world: World) -> None:
+    """LAW 8 and 9: a container goes only if archived as it is, or deleted; a volume only if archived."""
+    pods = _pods(world)
+    for step in plan(world, NOW, LIMITS).steps:
+        if isinstance(step.step, RemovePod) and step.pod_id:
+            _, pod = pods[step.pod_id]
+            assert pod.observed is not None
+            assert pod.observed.state is Observed.STOPPED
+            if isinstance(step.step.proof, TombstoneProof):
+                assert pod.desired is Desired.DELETED
+            else:
+                assert pod.archive is not None
+                assert pod.observed.fingerprint == step.step.proof.fingerprint == pod.archive.fingerprint
+        if isinstance(step.step, RemoveWorkspace):
+            workspace = next(w for w in world.workspaces if w.id == step.workspace_id)
+            assert isinstance(step.step.proof, ArchiveProof)
+            assert workspace.observed is not None
+            assert workspace.observed.fingerprint == step.step.proof.fingerprint
+            assert all(p.observed is None or p.observed.state is Observed.ABSENT for p in workspace.pods)
+
+
+@given(draw_worlds())
+def test_only_confirmed_exits_are_archived(world: World) -> None:
+    """LAW 7: no archive of a container that is not confirmed stopped, nor of a volume in use."""
+    pods = _pods(world)
+    for step in plan(world, NOW, LIMITS).steps:
+        if step.step.verb == Verb.ARCHIVE_POD and step.pod_id:
+            observed = pods[step.pod_id][1].observed
+            assert observed is not None
+            assert observed.state is Observed.STOPPED
+        if step.step.verb == Verb.ARCHIVE_WORKSPACE:
+            workspace = next(w for w in world.workspaces if w.id == step.workspace_id)
+            assert all(p.observed is None or p.observed.state is Observed.ABSENT for p in workspace.pods)
+
+
+@given(draw_worlds())
+def test_when_most_nodes_are_silent_nothing_is_taken_away(world: World) -> None:
+    """LAW 13: if everything looks dead, suspect yourself."""
+    silent = sum(_silent(world, node_id) for node_id in world.nodes)
+    result = plan(world, NOW, LIMITS)
+
+    assert result.breaker_open == (silent > 1 and silent > len(world.nodes) / 2)
+    if result.breaker_open:
+        assert not any(Verb(step.step.verb) in WITHDRAWING_VERBS for step in result.steps)
+
+
+@given(draw_worlds())
+def test_bounds_hold(world: World) -> None:
+    """LAW 15: steps per pass, actions and starts per node, and room on nodes stay within their bounds."""
+    limits = Limits(actions_per_pass_max=3)
+    result = plan(world, NOW, limits)
+
+    assert len(result.steps) <= 3
+    for node in world.nodes.values():
+        mine = [step for step in result.steps if step.node_id == node.id]
+        starts = [step for step in mine if step.step.verb == Verb.START_POD]
+        assert not mine or node.open_actions + len(mine) <= limits.open_actions_per_node_max
+        assert not starts or node.open_starts + len(starts) <= limits.open_starts_per_node_max
+    for place in result.places:
+        node = world.nodes[place.node_id]
+        assert not node.cordoned
+        assert not _silent(world, node.id)
+
+
+@given(draw_worlds())
+def test_a_bad_neighbour_changes_nothing(world: World) -> None:
+    """LAW 12: where nothing is scarce, a workspace's plan does not depend on the others."""
+    roomy = {node_id: live_node(node_id) for node_id in world.nodes}
+    world = replace(world, nodes=roomy)
+    whole = plan(world, NOW, LIMITS)
+    for workspace in world.workspaces:
+        alone = plan(replace(world, workspaces=(workspace,)), NOW, LIMITS)
+        assert [d.condition for d in alone.decisions] == [
+            d.condition for d in whole.decisions if d.workspace_id == workspace.id
+        ]
+
+
+@given(draw_worlds())
+@settings(max_examples=200)
+def test_obedient_nodes_bring_every_pod_to_its_desired_state(world: World) -> None:
+    """Convergence: with room, live nodes and no faults, all becomes as desired, and stays so."""
+    nodes = {node_id: live_node(node_id) for node_id in ["node-gone", "node-9", *world.nodes]}
+    healed = replace(world, nodes=nodes, workspaces=tuple(map(_without_trouble, world.workspaces)))
+
+    end, now, last = _converge(healed)
+
+    assert _is_quiet(last), last.fields()
+    again = plan(end, now + timedelta(hours=1), replace(LIMITS, node_silent_after=timedelta(days=1)))
+    assert _is_quiet(again)
+    for workspace in end.workspaces:
+        for pod in workspace.pods:
+            _assert_as_desired(workspace, pod)
+
+
+def _without_trouble(workspace: WorkspaceView) -> WorkspaceView:
+    pods = tuple(replace(_settled_state(pod), open_action=None, failure=None) for pod in workspace.pods)
+    observed = workspace.observed
+    if observed is not None and (observed.state != "present" or observed.fingerprint is None):
+        observed = None
+    used = any(pod.observed and pod.observed.state is not Observed.ABSENT for pod in pods)
+    if used and workspace.placement and observed is None:
+        pods = tuple(replace(pod, observed=None) for pod in pods)
+    return replace(workspace, pods=pods, observed=observed, open_action=None, failure=None)
+
+
+def _settled_state(pod: PodView) -> PodView:
+    """Transitional states end by themselves: stand in for the node's next report."""
+    if pod.observed is None or pod.observed.state in (Observed.RUNNING, Observed.ABSENT):
+        return pod
+    fingerprint = pod.observed.fingerprint or "f9"
+    return replace(pod, observed=replace(pod.observed, state=Observed.STOPPED, fingerprint=fingerprint))
+
+
+def _converge(world: World) -> tuple[World, datetime, Plan]:
+    counter = itertools.count(1).__next__
+    now = NOW
+    result = plan(world, now, LIMITS)
+    for _ in range(ROUNDS_MAX):
+        if _is_quiet(result):
+            break
+        now += timedelta(seconds=6)
+        world = carry_out(world, result, now, counter)
+        result = plan(world, now, LIMITS)
+    return world, now, result
+
+
+def _is_quiet(result: Plan) -> bool:
+    settled = all(decision.condition is Condition.SETTLED for decision in result.decisions)
+    waiting = any(decision.wake_at for decision in result.workspace_decisions)
+    return settled and not waiting and not (result.steps or result.places or result.releases)
+
+
+def _assert_as_desired(workspace: WorkspaceView, pod: PodView) -> None:
+    state = pod.observed.state if pod.observed else Observed.ABSENT
+    if pod.desired is Desired.RUNNING:
+        assert state is Observed.RUNNING
+    elif pod.desired in (Desired.ARCHIVED, Desired.DELETED):
+        assert state is Observed.ABSENT
+    else:
+        assert state in (Observed.STOPPED, Observed.ABSENT)
+    if all(other.desired in (Desired.ARCHIVED, Desired.DELETED) for other in workspace.pods):
+        assert workspace.placement is None, "an archived user must leave the node free"
+
+
+# ---- a few examples, to be read ------------------------------------------------------------------------
+
+
+def _world(workspace: WorkspaceView, *nodes: NodeView) -> World:
+    return World({node.id: node for node in nodes}, (workspace,), NOW - timedelta(hours=1))
+
+
+def _pod(**changes: object) -> PodView:
+    pod = PodView(id="p-1", name="hello", image="codepods-pod:1", desired=Desired.RUNNING, generation=1)
+    return replace(pod, **changes)  # type: ignore[arg-type]
+
+
+def _workspace(pod: PodView, placement: Placement | None = None) -> WorkspaceView:
+    return WorkspaceView(
+        id="w-1", user_id="alice", epoch=placement.epoch if placement else 0, pods=(pod,), placement=placement
+    )
+
+
+def test_a_new_pod_is_placed_where_there_is_most_room() -> None:
+    """A first start needs a node; the emptier one is taken."""
+    full = live_node("node-1", reserved=live_node().capacity)
+
+    result = plan(_world(_workspace(_pod()), full, live_node("node-2")), NOW, LIMITS)
+
+    assert [place.node_id for place in result.places] == ["node-2"]
+    assert [decision.condition for decision in result.decisions] == [Condition.NEEDS_PLACEMENT]
+
+
+def test_without_room_the_pod_waits_and_says_so() -> None:
+    """No node has room: the reason says what it waits for, and when it is looked at again."""
+    result = plan(_world(_workspace(_pod()), live_node(cordoned=True)), NOW, LIMITS)
+
+    (decision,) = result.decisions
+    assert decision.condition is Condition.WAITING_FOR_CAPACITY
+    assert "none of 1 live nodes has room" in decision.reason
+    assert decision.wake_at is not None
+
+
+def test_a_start_takes_back_an_archive_in_flight() -> None:
+    """Somebody opens the pod while it is being saved: the saving stops, nothing is lost."""
+    action = OpenAction("act-1", Verb.ARCHIVE_POD, "node-1", 3, 1, NOW)
+    pod = _pod(open_action=action, observed=ObservedPod(Observed.ARCHIVING, "node-1", 3))
+
+    result = plan(_world(_workspace(pod, Placement("node-1", 3)), live_node()), NOW, LIMITS)
+
+    assert [take_back.action_id for take_back in result.take_backs] == ["act-1"]
+    assert not result.steps
+
+
+def test_a_container_changed_after_its_archive_is_archived_again() -> None:
+    """The fingerprint in the archive is not the container's: it is saved again, never removed."""
+    pod = _pod(
+        desired=Desired.ARCHIVED,
+        archive=archive_ref("p-1", "old"),
+        observed=ObservedPod(Observed.STOPPED, "node-1", 3, "c1", fingerprint="new"),
+    )
+
+    result = plan(_world(_workspace(pod, Placement("node-1", 3)), live_node()), NOW, LIMITS)
+
+    assert [step.step.verb for step in result.steps] == [Verb.ARCHIVE_POD]
