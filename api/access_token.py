@@ -1,9 +1,8 @@
 """Sealed access tokens: what the link to a pod carries, and what nginx keeps in the browser's cookie.
 
 A token is ``v1.<key id>.<base64url(iv 12 | ciphertext | tag 16)>``, AES-256-GCM. The additional data binds
-what it is for (`url` or `cookie`), the key id and the pod, so a token moved to another pod or purpose does not
-open. `nginx_njs/token.js` is the other half; tests/njs holds the two to the same answers. docs/access.md tells
-the format.
+its use (`url` or `cookie`), the key id and the pod: moved to another of these, a token does not open.
+`nginx_njs/token.js` is the other half; tests/njs holds the two to the same answers. Format: docs/access.md.
 """
 
 import base64
@@ -137,7 +136,7 @@ class Keyring:
         return type(self)(kid, dict(list(keys.items())[-kept:]))
 
     def without(self, kid: str) -> Self:
-        """Without a key that has leaked: what it sealed no longer opens. A fresh key seals if it was current."""
+        """Without a leaked key: what it sealed no longer opens. A fresh key seals if it was current."""
         ring = self.rotated(kept=len(self.keys) + 1) if kid == self.current else self
         return type(self)(ring.current, {k: v for k, v in ring.keys.items() if k != kid})
 
@@ -155,7 +154,7 @@ class Keyring:
             ) from error
 
     def save(self, path: Path, group: str | None = None) -> None:
-        """Replace the file in one step, mode 0640, readable by `group` (nginx's workers): no reload needed."""
+        """Replace the file in one step, mode 0640, readable by `group` (nginx's workers).."""
         keys = {kid: _to_base64url(key) for kid, key in self.keys.items()}
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".keyring-", delete=False) as temporary:
             try:

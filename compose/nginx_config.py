@@ -1,0 +1,262 @@
+"""nginx as the front door: its configuration, from settings, in a directory of its own.
+
+`render` is pure. `prepare` writes what nginx needs below the prefix, so that nothing of the system's own
+nginx service is used or changed, and the workers read nothing else but the keyring. docs/access.md tells what
+the configuration does.
+"""
+
+import ipaddress
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jinja2
+
+SOURCES = Path(__file__).resolve().parent.parent / "nginx_njs"
+MODULE_NAME = "ngx_http_js_module.so"
+# Where distributions put modules, if `nginx -V` does not say.
+MODULE_DIRECTORIES = (
+    "/usr/lib/nginx/modules",
+    "/usr/share/nginx/modules",
+    "/usr/lib64/nginx/modules",
+    "/etc/nginx/modules",
+)
+HTTP2_DIRECTIVE_SINCE = (1, 25, 1)
+PORT_MAX = 65_535
+POD_PATTERN = "[a-z0-9][a-z0-9-]{0,62}"
+
+# https://ssl-config.mozilla.org, intermediate, as of guideline 5.7; its DHE ciphers left out: they need a
+# parameter file, and each client that knows them knows an ECDHE one.
+TLS_CIPHERS = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+)
+
+# Headers by which a client could speak for a proxy; the ones that nginx sets itself are in the template.
+FORGED_HEADERS = (
+    "Forwarded",
+    "Proxy",
+    "True-Client-IP",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Server",
+    "X-Forwarded-Ssl",
+    "X-Forwarded-User",
+    "X-HTTP-Method-Override",
+    "X-Original-Host",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+)
+
+_SAFE_PATH = re.compile(r"/[A-Za-z0-9_./@+-]*")
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_LISTEN_ADDRESS = re.compile(r"\*|[0-9.]+|\[[0-9a-f:]+\]")
+_USER_NAME = re.compile(r"[a-z_][a-z0-9_-]*")
+
+
+class NginxConfigError(Exception):
+    """nginx cannot be configured or started this way. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NginxInstall:
+    """The nginx on this machine."""
+
+    binary: str
+    module: Path
+    version: tuple[int, ...]
+
+    @property
+    def http2_directive(self) -> bool:
+        """Whether HTTP/2 has a directive of its own; newer versions warn of the older `listen ... http2`."""
+        return self.version >= HTTP2_DIRECTIVE_SINCE
+
+
+@dataclass(frozen=True, slots=True)
+class NginxSettings:
+    """All that the configuration depends on. Raises `NginxConfigError` for values nginx could misread.
+
+    `prefix` is nginx's own directory. Pods are reached below `https://public_host/pods/` if `path_shape`, and
+    as `https://<pod>.<pod_domain>/` if `pod_domain` is given. Upstreams outside `upstream_networks` (CIDR) or
+    `upstream_ports` (first, last) are refused whatever a token says. `worker_user`: when root starts it.
+    """
+
+    prefix: Path
+    module: Path
+    keyring: Path
+    certificate: Path
+    certificate_key: Path
+    public_host: str
+    https_port: int
+    api_upstream: str
+    upstream_networks: tuple[str, ...]
+    upstream_ports: tuple[int, int] = (1024, PORT_MAX)
+    http_port: int | None = None
+    path_shape: bool = True
+    pod_domain: str | None = None
+    listen_addresses: tuple[str, ...] = ("0.0.0.0",)  # noqa: S104  the front door is meant for everybody
+    worker_user: str | None = None
+    worker_processes: int | str = "auto"
+    worker_connections: int = 16_384
+    # A working day and a bit: how long a browser stays admitted by one link.
+    session_lifetime_s: int = 12 * 3600
+    # Only with a certificate that browsers accept: they then refuse plain HTTP to this host for two years.
+    hsts: bool = False
+    http2_directive: bool = False
+
+    def __post_init__(self) -> None:
+        for name, holds in _checks(self):
+            if not holds:
+                raise NginxConfigError(f"nginx setting {name}: {getattr(self, name)!r} cannot be used")
+
+
+def _is_port(value: int | None) -> bool:
+    return value is None or 0 < value <= PORT_MAX
+
+
+def _is_network(value: str) -> bool:
+    try:
+        return isinstance(ipaddress.ip_network(value), ipaddress.IPv4Network) and "/" in value
+    except ValueError:
+        return False
+
+
+def _is_address(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return bool(_HOST_NAME.fullmatch(host)) and port.isdecimal() and _is_port(int(port))
+
+
+def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
+    """(setting, whether it can stand in the configuration as it is)"""
+    paths = ("prefix", "module", "keyring", "certificate", "certificate_key")
+    first, last = s.upstream_ports
+    return [
+        *((name, _SAFE_PATH.fullmatch(str(getattr(s, name))) is not None) for name in paths),
+        ("public_host", _HOST_NAME.fullmatch(s.public_host) is not None),
+        ("pod_domain", s.pod_domain is None or _HOST_NAME.fullmatch(s.pod_domain) is not None),
+        ("path_shape", s.path_shape or s.pod_domain is not None),
+        ("https_port", _is_port(s.https_port)),
+        ("http_port", _is_port(s.http_port)),
+        ("api_upstream", _is_address(s.api_upstream)),
+        ("upstream_networks", bool(s.upstream_networks) and all(map(_is_network, s.upstream_networks))),
+        ("upstream_ports", 0 < first <= last <= PORT_MAX),
+        ("listen_addresses", all(_LISTEN_ADDRESS.fullmatch(a) for a in s.listen_addresses)),
+        ("worker_user", s.worker_user is None or _USER_NAME.fullmatch(s.worker_user) is not None),
+        ("worker_processes", s.worker_processes == "auto" or isinstance(s.worker_processes, int)),
+        ("session_lifetime_s", s.session_lifetime_s > 0),
+    ]
+
+
+def render(settings: NginxSettings) -> str:
+    """The text of nginx.conf."""
+    environment = jinja2.Environment(  # noqa: S701  nginx, not HTML; `NginxSettings` lets only plain words through
+        loader=jinja2.FileSystemLoader(SOURCES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("nginx.conf.template").render(
+        asdict(settings), tls_ciphers=TLS_CIPHERS, forged_headers=FORGED_HEADERS, pod_pattern=POD_PATTERN
+    )
+
+
+def find_nginx(binary: str = "nginx") -> NginxInstall:
+    """The nginx on PATH and its njs module. Raises `NginxConfigError` when one of them is missing."""
+    found = shutil.which(binary)
+    if found is None:
+        raise NginxConfigError(
+            f"{binary} is not on PATH. Install it: apt-get install nginx libnginx-mod-http-js (Debian)"
+        )
+    told = subprocess.run([found, "-V"], check=True, capture_output=True, text=True, timeout=10).stderr
+    return NginxInstall(found, _find_module(told), _version(told))
+
+
+def _version(told: str) -> tuple[int, ...]:
+    match = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", told)
+    return tuple(map(int, match.groups())) if match else (0, 0, 0)
+
+
+def _find_module(told: str) -> Path:
+    match = re.search(r"--modules-path=(\S+)", told)
+    directories = ([match.group(1)] if match else []) + list(MODULE_DIRECTORIES)
+    for directory in directories:
+        module = Path(directory) / MODULE_NAME
+        if module.exists():
+            return module
+    raise NginxConfigError(
+        f"nginx has no njs module: {MODULE_NAME} is in none of {', '.join(dict.fromkeys(directories))}. "
+        "Install it: apt-get install libnginx-mod-http-js (Debian), nginx-module-njs (nginx.org's packages)"
+    )
+
+
+def prepare(settings: NginxSettings) -> Path:
+    """Write the configuration, the njs files and the pages below the prefix; the path of nginx.conf.
+
+    Raises `NginxConfigError` when the workers could not read them.
+    """
+    prefix = settings.prefix
+    for directory in ("logs", "tmp", "njs", "pages"):
+        (prefix / directory).mkdir(parents=True, exist_ok=True)
+    for source in SOURCES.glob("*.js"):
+        _copy(source, prefix / "njs" / source.name)
+    for source in (SOURCES / "pages").iterdir():
+        _copy(source, prefix / "pages" / source.name)
+    if settings.worker_user is not None:
+        _check_reachable(prefix, settings.worker_user)
+        _check_reachable(settings.keyring.parent, settings.worker_user)
+    config = prefix / "nginx.conf"
+    _replace(config, render(settings).encode())
+    return config
+
+
+def _copy(source: Path, target: Path) -> None:
+    _replace(target, source.read_bytes())
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """In one step, readable by all: a running nginx never reads half a file."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as temporary:
+        temporary.write(content)
+    Path(temporary.name).chmod(0o644)
+    Path(temporary.name).replace(target)
+
+
+def _check_reachable(directory: Path, user: str) -> None:
+    """Whether the workers may pass through each directory on the way: a home of root's is mode 0700."""
+    account = pwd.getpwnam(user)
+    for step in (directory, *directory.parents):
+        status = step.stat()
+        needed = (
+            0o100 if status.st_uid == account.pw_uid else 0o010 if status.st_gid == account.pw_gid else 0o001
+        )
+        if not status.st_mode & needed:
+            raise NginxConfigError(
+                f"nginx's workers run as {user}, who may not enter {step}. Put the data directory elsewhere "
+                f"(/var/lib/codepods), or let others pass: chmod o+x {step}"
+            )
+
+
+def command(install: NginxInstall, settings: NginxSettings, *options: str) -> list[str]:
+    """The command line that runs nginx in the foreground; `-t` checks, `-s quit` and `-s reload` signal."""
+    prefix = settings.prefix
+    config = str(prefix / "nginx.conf")
+    return [
+        install.binary,
+        "-p",
+        str(prefix),
+        "-c",
+        config,
+        "-e",
+        str(prefix / "logs" / "error.log"),
+        *options,
+    ]

@@ -1,0 +1,74 @@
+// Whether claims, once opened, may be acted on. Types are checked first: a list with one good string in it
+// would pass a pattern by coercion.
+
+const NAMES = ['epoch', 'expires_at', 'pod', 'scope', 'secret', 'session_id', 'upstream', 'user'];
+const USER_CHARS_MAX = 256;
+
+function isText(value, pattern) {
+    return typeof value === 'string' && pattern.test(value);
+}
+
+function isCount(value) {
+    return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}
+
+// The number of a strict dotted quad, or -1. Names, hex, octal, short forms and IPv6 are not read at all.
+function addressNumber(text) {
+    if (!/^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}$/.test(text)) {
+        return -1;
+    }
+    return text.split('.').reduce((number, part) => (number < 0 || +part > 255 ? -1 : number * 256 + +part), 0);
+}
+
+// network: "10.0.0.0/8"
+function inNetwork(number, network) {
+    const pieces = network.split('/');
+    const first = addressNumber(pieces[0]);
+    const block = Math.pow(2, 32 - Number(pieces[1]));
+    return first >= 0 && Math.floor(number / block) === Math.floor(first / block);
+}
+
+// networks: "10.0.0.0/8,127.0.0.1/32"; ports: "20000-29999", both from the configuration, never from a request.
+function isUpstream(value, networks, ports) {
+    if (!isText(value, /^[0-9.]{7,15}:[1-9][0-9]{0,4}$/)) {
+        return false;
+    }
+    const pieces = value.split(':');
+    const number = addressNumber(pieces[0]);
+    const range = ports.split('-');
+    const port = Number(pieces[1]);
+    return number >= 0
+        && port >= Number(range[0])
+        && port <= Number(range[1])
+        && networks.split(',').some((network) => inNetwork(number, network));
+}
+
+function isForm(claims) {
+    return typeof claims === 'object'
+        && claims !== null
+        && Object.keys(claims).sort().join() === NAMES.join()
+        && typeof claims.user === 'string'
+        && claims.user.length > 0
+        && claims.user.length <= USER_CHARS_MAX
+        && isCount(claims.epoch)
+        && isCount(claims.expires_at)
+        && isText(claims.secret, /^[0-9a-f]{64}$/)
+        && isText(claims.session_id, /^[A-Za-z0-9_-]{1,64}$/)
+        && claims.scope === 'owner';
+}
+
+// '' when these claims give access to this pod now, otherwise why not, in a word for the log.
+function problem(claims, pod, nowS, networks, ports) {
+    if (!isForm(claims)) {
+        return 'claims';
+    }
+    if (claims.pod !== pod) {
+        return 'another_pod';
+    }
+    if (claims.expires_at <= nowS) {
+        return 'expired';
+    }
+    return isUpstream(claims.upstream, networks, ports) ? '' : 'upstream';
+}
+
+export default { problem, isUpstream };
