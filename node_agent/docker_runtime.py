@@ -1,0 +1,255 @@
+"""The engine port on Docker. Only the `docker_*` modules know the docker SDK.
+
+The API version is negotiated: Debian's 20.10 speaks 1.41, Docker 29 wants at least 1.44.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import docker
+import docker.errors
+from docker.types import IPAMConfig, LogConfig, Mount
+
+from node_agent import docker_reading, labels
+from node_agent.docker_errors import image_error, translated
+from node_agent.errors import EngineUnavailable, NotFound
+from node_agent.runtime import (
+    IDE_PORT,
+    SESSION_DIR,
+    WORKSPACES_DIR,
+    Container,
+    ContainerPlan,
+    EngineFacts,
+    NetworkPlan,
+    Sight,
+    Volume,
+)
+
+CALL_TIMEOUT_S = 60
+CONNECTIONS_MAX = 32
+LOG_FILE_MIB_MAX = 2
+LOG_FILES_MAX = 2
+MIB = 1 << 20
+HTTP_CONFLICT = 409
+
+
+class DockerRuntime:
+    """The containers and volumes of one node, in the engine at `base_url` (None: from the environment)."""
+
+    def __init__(self, node_id: str, base_url: str | None = None) -> None:
+        self._node_id = node_id
+        self._base_url = base_url
+        self._lock = threading.Lock()
+        self._connected: docker.APIClient | None = None
+        self._events: Any = None
+        self._closed = False
+
+    def facts(self) -> EngineFacts:
+        """What the engine is."""
+        with translated("ask the engine what it is"):
+            client = self._client()
+            return docker_reading.facts(client.info(), client.api_version)
+
+    def look(self) -> Sight:
+        """All containers and volumes with this node's label."""
+        with translated("list the containers and volumes"):
+            mine = {"label": [f"{labels.NODE}={self._node_id}"]}
+            ids = [found["Id"] for found in self._client().containers(all=True, filters=mine)]
+            volumes = self._client().volumes(filters=mine)["Volumes"] or ()
+            containers = [found for id_ in ids if (found := self.inspect(id_)) is not None]
+            return Sight(tuple(containers), tuple(docker_reading.volume(found) for found in volumes))
+
+    def inspect(self, container: str) -> Container | None:
+        """One container, or None."""
+        try:
+            with translated(f"inspect container {container[:80]}"):
+                return docker_reading.container(self._client().inspect_container(container))
+        except NotFound:
+            return None
+
+    def volume(self, name: str) -> Volume | None:
+        """One volume, or None."""
+        try:
+            with translated(f"inspect volume {name}"):
+                return docker_reading.volume(self._client().inspect_volume(name))
+        except NotFound:
+            return None
+
+    def users_of(self, volume: str) -> tuple[Container, ...]:
+        """All containers that mount the volume."""
+        with translated(f"list the users of volume {volume}"):
+            found = self._client().containers(all=True, filters={"volume": volume})
+        users = (self.inspect(summary["Id"]) for summary in found)
+        # The engine's filter matches parts of names as well.
+        return tuple(user for user in users if user is not None and volume in user.volumes)
+
+    def image_id(self, reference: str) -> str | None:
+        """The id of an image that is on the node."""
+        try:
+            with translated(f"inspect image {reference!r}"):
+                found = self._client().inspect_image(reference)  # type: ignore[no-untyped-call]
+                return str(found["Id"])
+        except NotFound:
+            return None
+
+    def pull(self, reference: str) -> None:
+        """Fetch an image from its registry; a reference without a tag means `latest`, never all tags."""
+        tag = None if "@" in reference else reference.rpartition(":")[2]
+        has_tag = tag is not None and tag != reference and "/" not in tag
+        name = reference.removesuffix(f":{tag}") if has_tag else reference
+        with translated(f"pull the image {reference!r}"):
+            try:
+                said = self._client().pull(
+                    name, tag=tag if has_tag else None if tag is None else "latest", stream=True, decode=True
+                )
+                trouble = [line["error"] for line in said if "error" in line]
+            except docker.errors.APIError as error:
+                raise image_error(reference, error.explanation or str(error)) from error
+        if trouble:
+            raise image_error(reference, trouble[-1])
+
+    def create(self, plan: ContainerPlan) -> Container:
+        """Make a container from the image id, with its limits, and leave it stopped."""
+        with translated(f"create container {plan.name}"):
+            made = self._client().create_container(
+                image=plan.image_id,
+                name=plan.name,
+                hostname=plan.hostname,
+                labels=dict(plan.labels),
+                ports=[IDE_PORT],
+                host_config=self._host_config(plan),
+            )
+        found = self.inspect(made["Id"])
+        if found is None:
+            raise NotFound(f"Container {plan.name} was removed right after it was made. It is tried again.")
+        return found
+
+    def _host_config(self, plan: ContainerPlan) -> dict[str, Any]:
+        memory_bytes = plan.memory_mib * MIB
+        config: dict[str, Any] = self._client().create_host_config(
+            init=True,
+            restart_policy={"Name": "no"},
+            runtime=plan.runtime,
+            nano_cpus=plan.cpu_millis * 1_000_000,
+            mem_limit=memory_bytes,
+            memswap_limit=memory_bytes,
+            pids_limit=plan.pids,
+            network_mode=plan.network,
+            port_bindings={IDE_PORT: (plan.publish_address, None)},
+            log_config=LogConfig(
+                type="json-file", config={"max-size": f"{LOG_FILE_MIB_MAX}m", "max-file": str(LOG_FILES_MAX)}
+            ),
+            mounts=[
+                Mount(WORKSPACES_DIR, plan.volume, type="volume", no_copy=True),
+                Mount(SESSION_DIR, plan.session_dir, type="bind", read_only=True),
+            ],
+        )
+        return config
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Give a container its name."""
+        with translated(f"rename container {container_id[:12]} to {name}"):
+            self._client().rename(container_id, name)
+
+    def start(self, container_id: str) -> None:
+        """Start a container."""
+        with translated(f"start container {container_id[:12]}"):
+            self._client().start(container_id)
+
+    def unpause(self, container_id: str) -> None:
+        """Let a paused container go on."""
+        with translated(f"unpause container {container_id[:12]}"):
+            self._client().unpause(container_id)
+
+    def stop(self, container_id: str, grace_s: int) -> None:
+        """Stop a container; killed after the grace."""
+        with translated(f"stop container {container_id[:12]}"):
+            self._client().stop(container_id, timeout=grace_s)
+
+    def remove(self, container_id: str) -> None:
+        """Remove a stopped container; the engine itself refuses a running one."""
+        try:
+            with translated(f"remove container {container_id[:12]}"):
+                self._client().remove_container(container_id, v=False, force=False)
+        except NotFound:
+            return
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:
+        """Make a volume of the local driver."""
+        with translated(f"create volume {name}"):
+            self._client().create_volume(name, driver="local", labels=dict(labels))
+        made = self.volume(name)
+        if made is None:
+            raise NotFound(f"Volume {name} was removed right after it was made. It is tried again.")
+        return made
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume that no container mounts."""
+        try:
+            with translated(f"remove volume {name}"):
+                self._client().remove_volume(name, force=False)
+        except NotFound:
+            return
+
+    def ensure_network(self, plan: NetworkPlan) -> None:
+        """Make the bridge, without traffic between its members."""
+        with translated(f"make network {plan.name}"):
+            if any(found["Name"] == plan.name for found in self._client().networks(names=[plan.name])):
+                return
+            try:
+                self._client().create_network(
+                    plan.name,
+                    driver="bridge",
+                    check_duplicate=True,
+                    labels=dict(plan.labels),
+                    ipam=IPAMConfig(),
+                    options={
+                        "com.docker.network.bridge.name": plan.bridge,
+                        "com.docker.network.bridge.enable_icc": "false",
+                        "com.docker.network.driver.mtu": str(plan.mtu_bytes),
+                    },
+                )
+            except docker.errors.APIError as error:
+                if error.status_code != HTTP_CONFLICT:
+                    raise
+
+    def last_lines(self, container_id: str, lines: int) -> str:
+        """The end of the container's output."""
+        with translated(f"read the log of container {container_id[:12]}"):
+            output: bytes = self._client().logs(container_id, stdout=True, stderr=True, tail=lines)
+        return output.decode("utf-8", "replace").strip()
+
+    def changes(self) -> Iterator[None]:
+        """Container events of this node, until the connection ends."""
+        with translated("follow the engine's events"):
+            client = docker.APIClient(base_url=self._base_url, version="auto", timeout=CALL_TIMEOUT_S)
+            mine = {"label": [f"{labels.NODE}={self._node_id}"], "type": ["container"]}
+            with self._lock:
+                self._events = client.events(filters=mine, decode=True)
+            yield
+            for _event in self._events:
+                yield
+
+    def close(self) -> None:
+        """Drop connections; `changes` ends."""
+        with self._lock:
+            self._closed = True
+            if self._events is not None:
+                self._events.close()
+            if self._connected is not None:
+                self._connected.close()
+
+    def _client(self) -> docker.APIClient:
+        with self._lock:
+            if self._closed:
+                raise EngineUnavailable("The agent is stopping. The step will be asked for again.")
+            if self._connected is None:
+                self._connected = docker.APIClient(
+                    base_url=self._base_url,
+                    version="auto",
+                    timeout=CALL_TIMEOUT_S,
+                    num_pools=CONNECTIONS_MAX,
+                    max_pool_size=CONNECTIONS_MAX,
+                )
+            return self._connected
