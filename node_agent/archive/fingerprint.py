@@ -1,0 +1,157 @@
+"""One walk over a tree: has it changed, how large is it, and what in it cannot be kept.
+
+The fingerprint tells whether anything changed since an archive was made of this very tree, on this node:
+it holds inode numbers and ctimes, so a restored copy has another one.
+"""
+
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from node_agent.archive.errors import CaptureFailed, SourceChanged
+
+# Sizes as the kernel has them: mode, uid, gid, rdev, size, mtime, ctime, inode.
+_ENTRY = struct.Struct("<IIIQQqqQ")
+NAMES_KEPT_MAX = 50
+PATH_BYTES_MAX = 4090  # the kernel takes 4095 bytes at a time, and tar puts "./" in front
+WHITEOUT_DEVICE = 0
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class TreeScan:
+    """What one walk saw. `entries` counts what an archive keeps, the root with it; `data_bytes` is the
+    allocated size of files; the names are the first few, printable, of what an archive does not keep."""
+
+    fingerprint: str
+    entries: int
+    data_bytes: int
+    sockets: tuple[str, ...]
+    socket_count: int
+    split_links: tuple[str, ...]
+    split_link_count: int
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.entries = 0
+        self.data_bytes = 0
+        self.sockets: list[str] = []
+        self.socket_count = 0
+        self.split_links: list[str] = []
+        self.split_link_count = 0
+
+    def count(self, path: bytes, seen: os.stat_result) -> None:
+        if stat.S_ISSOCK(seen.st_mode):
+            self.socket_count += 1
+            _keep_name(self.sockets, path)
+            return
+        self.entries += 1
+        if stat.S_ISREG(seen.st_mode):
+            self.data_bytes += min(seen.st_size, seen.st_blocks * 512)
+        elif _is_linked_special(seen):
+            self.split_link_count += 1
+            _keep_name(self.split_links, path)
+
+
+def scan_tree(root: Path) -> TreeScan:
+    """Walk the tree once, without following links. Raises CaptureFailed where it cannot be read."""
+    running = hashlib.sha256()
+    tally = _Tally()
+    try:
+        for path, seen in _walk(os.fsencode(root)):
+            running.update(b"%d:%s" % (len(path), path))
+            running.update(_stat_bytes(seen))
+            tally.count(path, seen)
+    except FileNotFoundError as error:
+        raise SourceChanged(f"{error.filename!r} went away while the tree was scanned") from error
+    except OSError as error:
+        raise CaptureFailed(f"cannot read the tree to archive: {error}") from error
+    return TreeScan(
+        fingerprint=running.hexdigest(),
+        entries=tally.entries,
+        data_bytes=tally.data_bytes,
+        sockets=tuple(tally.sockets),
+        socket_count=tally.socket_count,
+        split_links=tuple(tally.split_links),
+        split_link_count=tally.split_link_count,
+    )
+
+
+def tree_fingerprint(root: Path) -> str:
+    """Hex SHA-256 over path, type, mode, owner, size, times and inode of every entry, in a fixed order."""
+    return scan_tree(root).fingerprint
+
+
+def printable(path: bytes) -> str:
+    """A name for people and for JSON: what is not printable is escaped."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _walk(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Paths relative to the root, depth first, siblings by name; an own stack, for trees can be deep.
+
+    Folders are opened relative to the root, so that the tree may use the whole length of a path for itself.
+    """
+    root_fd = os.open(root, _FOLDER)
+    try:
+        yield b".", os.fstat(root_fd)
+        waiting = [b""]
+        while waiting:
+            folder = waiting.pop()
+            entries = _read_folder(root_fd, folder)
+            yield from entries
+            waiting.extend(path + b"/" for path, seen in reversed(entries) if stat.S_ISDIR(seen.st_mode))
+    finally:
+        os.close(root_fd)
+
+
+def _read_folder(root_fd: int, folder: bytes) -> list[tuple[bytes, os.stat_result]]:
+    folder_fd = os.open(folder or b".", _FOLDER, dir_fd=root_fd)
+    try:
+        with os.scandir(folder_fd) as found:
+            # A file descriptor gives names as str, by the file system's encoding, which loses nothing.
+            entries = sorted((os.fsencode(entry.name), entry) for entry in found)
+            _refuse_long_paths(folder, entries)
+            return [(folder + name, entry.stat(follow_symlinks=False)) for name, entry in entries]
+    finally:
+        os.close(folder_fd)
+
+
+def _refuse_long_paths(folder: bytes, entries: list[tuple[bytes, os.DirEntry[str]]]) -> None:
+    longest = max((len(name) for name, _ in entries), default=0)
+    if len(folder) + longest > PATH_BYTES_MAX:
+        raise CaptureFailed(
+            f"the tree has a path longer than {PATH_BYTES_MAX} bytes, which could not be restored, below "
+            f"{printable(folder[:60])}… Shorten or remove it in the running pod, then archive again."
+        )
+
+
+def _stat_bytes(seen: os.stat_result) -> bytes:
+    return _ENTRY.pack(
+        seen.st_mode,
+        seen.st_uid,
+        seen.st_gid,
+        seen.st_rdev,
+        seen.st_size,
+        seen.st_mtime_ns,
+        seen.st_ctime_ns,
+        seen.st_ino,
+    )
+
+
+def _is_linked_special(seen: os.stat_result) -> bool:
+    """Whether a FIFO or device has several names. Overlay whiteouts share one inode."""
+    if seen.st_nlink < 2 or stat.S_ISDIR(seen.st_mode) or stat.S_ISLNK(seen.st_mode):
+        return False
+    return not (stat.S_ISCHR(seen.st_mode) and seen.st_rdev == WHITEOUT_DEVICE)
+
+
+def _keep_name(names: list[str], path: bytes) -> None:
+    if len(names) < NAMES_KEPT_MAX:
+        names.append(printable(path))
