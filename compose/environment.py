@@ -1,0 +1,104 @@
+"""What an installation runs with: the operator's settings, and our defaults where there are none. Pure."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from compose.installation import Installation, NodeConfig
+from compose.layout import Layout
+from compose.ports import Ports
+from compose.problems import ProblemError
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Everything that is known before anything is started."""
+
+    layout: Layout
+    installation: Installation
+    ports: Ports
+    base_url: str
+    store_url: str
+    # The operator's own PostgreSQL; None: the embedded one.
+    database_url: str | None
+    inherited: Mapping[str, str]
+
+    @property
+    def api_url(self) -> str:
+        """The API on the loopback, without nginx in between."""
+        return f"http://127.0.0.1:{self.ports.api}"
+
+    @property
+    def gateway_url(self) -> str:
+        """What nodes call."""
+        return f"http://127.0.0.1:{self.ports.gateway}"
+
+    @property
+    def public_host(self) -> str:
+        """The host name in links."""
+        return urlsplit(self.base_url).hostname or "localhost"
+
+
+def environment_of(
+    layout: Layout, installation: Installation, environ: Mapping[str, str] = os.environ
+) -> Environment:
+    """From the settings. Raises `ProblemError` for one that cannot be."""
+    ports = Ports.from_environment(environ)
+    base_url = environ.get("CODEPODS_BASE_URL", "").rstrip("/") or _local_url(ports.https)
+    if urlsplit(base_url).scheme != "https" or not urlsplit(base_url).hostname:
+        raise ProblemError(
+            f"CODEPODS_BASE_URL={base_url!r} cannot be used: give https://HOST or https://HOST:PORT."
+        )
+    return Environment(
+        layout=layout,
+        installation=installation,
+        ports=ports,
+        base_url=base_url,
+        store_url=environ.get("CODEPODS_STORE_URL") or f"file://{layout.store}",
+        database_url=environ.get("CODEPODS_DATABASE_URL") or None,
+        inherited=dict(environ),
+    )
+
+
+def _local_url(port: int) -> str:
+    return "https://localhost" if port == 443 else f"https://localhost:{port}"
+
+
+def for_api(environment: Environment, database_url: str) -> dict[str, str]:
+    """The API's settings."""
+    return {
+        **environment.inherited,
+        "CODEPODS_DATABASE_URL": database_url,
+        "CODEPODS_KEYRING": str(environment.layout.keyring),
+        "CODEPODS_BASE_URL": environment.base_url,
+        "CODEPODS_API_HOST": "127.0.0.1",
+        "CODEPODS_API_PORT": str(environment.ports.api),
+    }
+
+
+def for_reconciler(environment: Environment, database_url: str) -> dict[str, str]:
+    """The reconciler's settings: the loop, and the gateway that nodes call."""
+    return {
+        **environment.inherited,
+        "CODEPODS_DATABASE_URL": database_url,
+        "CODEPODS_GATEWAY_HOST": "127.0.0.1",
+        "CODEPODS_GATEWAY_PORT": str(environment.ports.gateway),
+    }
+
+
+def for_node(environment: Environment, node: NodeConfig) -> dict[str, str]:
+    """A node agent's settings. Never the database's address: nodes run strangers' code."""
+    secrets_of_others = ("CODEPODS_DATABASE_URL", "CODEPODS_KEYRING")
+    inherited = {
+        name: value for name, value in environment.inherited.items() if name not in secrets_of_others
+    }
+    return {
+        **inherited,
+        "CODEPODS_NODE_ID": node.id,
+        "CODEPODS_NODE_TOKEN": node.token,
+        "CODEPODS_GATEWAY_URL": environment.gateway_url,
+        "CODEPODS_DATA_DIR": str(environment.layout.node(node.id)),
+        "CODEPODS_STORE_URL": environment.store_url,
+        "CODEPODS_ACCEPT_UNSANDBOXED": environment.inherited.get("CODEPODS_ACCEPT_UNSANDBOXED", "1"),
+    }
