@@ -1,0 +1,128 @@
+"""The API as Python calls: the only module of podctl that speaks HTTP."""
+
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from api import wire
+from api.podctl.connection import Connection
+from api.podctl.failing import Failed
+from state.model import Desired
+
+TIMEOUT_S = 15.0
+RETRYABLE = frozenset({"unreachable", "database_unavailable", "too_many_waiting"})
+
+R = TypeVar("R", bound=wire.Reply)
+
+
+class Client:
+    """Calls of the API. Each raises `Failed`: refused by the API under its problem code, or `unreachable`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._url = connection.url
+        self._http = httpx.Client(
+            base_url=f"{connection.url}/api/v1/",
+            headers={"Authorization": f"Bearer {connection.token}", "User-Agent": "podctl"},
+            verify=connection.verify(),
+            trust_env=not connection.is_local,
+            timeout=TIMEOUT_S,
+        )
+
+    def create(self, asked: dict[str, Any]) -> wire.Pod:
+        """Create or open a pod; the API judges the values."""
+        return self._call(wire.Pod, "POST", "pods", json=asked)
+
+    def open(self, pod_id: str, wait_s: float = 0) -> wire.OpenedPod:
+        """Have it run; the link when it does."""
+        return self._call(
+            wire.OpenedPod, "POST", f"{_pod(pod_id)}:open", params={"wait_s": wait_s}, more_s=wait_s
+        )
+
+    def get(self, pod_id: str) -> wire.Pod:
+        """The pod now."""
+        return self._call(wire.Pod, "GET", _pod(pod_id))
+
+    def wait(self, pod_id: str, wanted: Desired, timeout_s: float) -> wire.Pod:
+        """The pod when waiting for `wanted` is over, at the latest after `timeout_s`."""
+        params = {"wait_for": wanted, "timeout_s": f"{timeout_s:.3f}"}
+        return self._call(wire.Pod, "GET", _pod(pod_id), params=params, more_s=timeout_s)
+
+    def pods(self, user: str | None, limit: int) -> list[wire.Pod]:
+        """The first `limit` pods, of one user or of all."""
+        found: list[wire.Pod] = []
+        after: str | None = None
+        while len(found) < limit:
+            params = {"user": user, "after": after, "limit": min(limit - len(found), wire.PAGE_SIZE_MAX)}
+            page = self._call(wire.PodList, "GET", "pods", params=params)
+            found += page.pods
+            after = page.next
+            if after is None:
+                break
+        return found
+
+    def set_desired(self, pod_id: str, wanted: Desired, reason: str | None) -> wire.Pod:
+        """Say what is wanted of the pod."""
+        asked = {"state": wanted, **({"reason": reason} if reason else {})}
+        return self._call(wire.Pod, "PUT", f"{_pod(pod_id)}/desired-state", json=asked)
+
+    def explain(self, pod_id: str) -> wire.Explanation:
+        """Why the pod is as it is."""
+        return self._call(wire.Explanation, "GET", f"{_pod(pod_id)}/explain")
+
+    def events(self, pod_id: str | None, params: dict[str, Any]) -> list[wire.Event]:
+        """One page of the history of a pod, or of all."""
+        path = f"{_pod(pod_id)}/events" if pod_id else "events"
+        return self._call(wire.EventList, "GET", path, params=params).events
+
+    def nodes(self) -> list[wire.Node]:
+        """All nodes."""
+        return self._call(wire.NodeList, "GET", "nodes").nodes
+
+    def _call(
+        self,
+        reply: type[R],
+        method: str,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        json: dict[str, Any] | None = None,
+        more_s: float = 0,
+    ) -> R:
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        try:
+            response = self._http.request(method, path, params=given, json=json, timeout=TIMEOUT_S + more_s)
+        except httpx.HTTPError as error:
+            raise Failed(
+                "unreachable",
+                f"Nothing answers at {self._url}: {error}.",
+                "If it is the local installation, start it with `make up`.",
+            ) from error
+        if response.is_error:
+            raise _refusal(response)
+        try:
+            return reply.model_validate_json(response.content)
+        except ValidationError as error:
+            raise Failed(
+                "not_the_api",
+                f"What answers at {self._url} is not this version's codepods API.",
+                "Check CODEPODS_URL.",
+            ) from error
+
+
+def _pod(pod_id: str) -> str:
+    return f"pods/{quote(pod_id, safe='')}"
+
+
+def _refusal(response: httpx.Response) -> Failed:
+    try:
+        problem = wire.Problem.model_validate_json(response.content)
+    except ValidationError:
+        # nginx answers for an API that is down, and without a problem document.
+        return Failed(
+            "unreachable" if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR else "not_the_api",
+            f"{response.url.copy_with(query=None)} answered {response.status_code} {response.reason_phrase}.",
+            "See whether everything is up with `podctl status`.",
+        )
+    return Failed(problem.code, f"{problem.title}: {problem.detail}", problem.hint)

@@ -1,0 +1,122 @@
+"""Waiting for a pod with an end: reached, hopeless, failing, or out of time."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+from api import wire
+from api.outlook import is_hopeless, is_reached
+from api.podctl.client import RETRYABLE, Client
+from api.podctl.failing import Failed, plain
+from state.model import Desired
+
+# How often progress is shown: the API holds each question this long at most.
+LOOK_S = 1.0
+PAUSE_S = 0.2
+# With the delays between them, some 15 s of failing.
+FAILURES_MAX = 5
+MIB = 1024 * 1024
+
+Show = Callable[[wire.Pod], None]
+
+
+def wait_for(client: Client, pod_id: str, wanted: Desired, timeout_s: float, show: Show) -> wire.Pod:
+    """The pod, as wanted. Raises `Failed` when it cannot become so, keeps failing, or time is up."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            pod = client.wait(pod_id, wanted, max(0.0, min(LOOK_S, left_s)))
+        except Failed as failed:
+            if failed.code not in RETRYABLE or left_s <= PAUSE_S:
+                raise
+            time.sleep(PAUSE_S)
+            continue
+        show(pod)
+        if is_reached(pod, wanted):
+            return pod
+        refuse_to_wait(pod, wanted)
+        if left_s <= 0:
+            raise _out_of_time(pod, wanted, timeout_s)
+
+
+def wait_for_link(client: Client, pod_id: str, timeout_s: float, show: Show) -> wire.OpenedPod:
+    """The pod with its link. Raises `Failed` as `wait_for` does."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.0, deadline - time.monotonic())
+        pod = wait_for(client, pod_id, Desired.RUNNING, left_s, show)
+        opened = client.open(pod_id, wait_s=min(LOOK_S, left_s))
+        if opened.url is not None:
+            return opened
+        if left_s <= 0:
+            raise _out_of_time(pod, Desired.RUNNING, timeout_s)
+        time.sleep(PAUSE_S)
+
+
+def refuse_to_wait(pod: wire.Pod, wanted: Desired) -> None:
+    """Raise `Failed` when waiting any longer cannot be expected to help."""
+    failure = pod.failure
+    if pod.desired != wanted:
+        raise Failed(
+            "changed_meanwhile",
+            f"{called(pod)}: somebody wants it {pod.desired} now.",
+            "See `podctl events`.",
+        )
+    if failure and (is_hopeless(pod, wanted) or failure.count >= FAILURES_MAX):
+        times = "" if failure.permanent else f" {failure.count} times"
+        raise Failed(
+            failure.code,
+            f"{called(pod)} is not {wanted}: {failure.verb} failed{times}: {failure.message}",
+            f"`podctl explain {pod.pod_id}` tells more.",
+        )
+
+
+def called(pod: wire.Pod) -> str:
+    """What people call a pod."""
+    return f"{pod.user}/{pod.name} ({pod.pod_id})"
+
+
+def doing(pod: wire.Pod) -> str:
+    """In one line, what is going on with a pod."""
+    now = how_far(pod.progress) if pod.progress else pod.reason
+    return f"{called(pod)}: {pod.state}" + (f", {now}" if now else "")
+
+
+def how_far(progress: wire.Progress) -> str:
+    """The phase of a step, and how much of it is done."""
+    if not progress.done_bytes and not progress.total_bytes:
+        return progress.phase
+    total = f" of {progress.total_bytes / MIB:.1f}" if progress.total_bytes else ""
+    return f"{progress.phase}, {progress.done_bytes / MIB:.1f}{total} MiB"
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Show]:
+    """Progress on standard error: one changing line on a terminal, a line for each change elsewhere."""
+    last = ""
+
+    def show_line(pod: wire.Pod) -> None:
+        nonlocal last
+        line = plain(doing(pod))
+        if line != last:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        last = line
+
+    if not console.is_terminal:
+        yield show_line
+        return
+    with console.status("") as status:
+        yield lambda pod: status.update(Text(plain(doing(pod))))
+
+
+def _out_of_time(pod: wire.Pod, wanted: Desired, timeout_s: float) -> Failed:
+    why = f": {pod.failure.message}" if pod.failure else (f": {pod.reason}" if pod.reason else "")
+    return Failed(
+        "timeout",
+        f"{called(pod)} is {pod.state}, not {wanted}, after {timeout_s:g} s{why}",
+        f"It is still wanted {wanted}, and is worked on. `podctl explain {pod.pod_id}` tells more.",
+    )

@@ -1,0 +1,358 @@
+"""The JSON that the API speaks: what it takes, what it gives, and which values are allowed. Pure.
+
+Handlers, `podctl` and the OpenAPI document all use these models, so none of them can say something else.
+Requests refuse unknown fields; replies may grow new ones, so readers must ignore what they do not know.
+"""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from state.model import Desired
+
+BODY_BYTES_MAX = 64 * 1024
+# Postgres' bigint, in which generations and event ids are kept.
+BIGINT_MAX = 2**63 - 1
+PAGE_SIZE_MAX = 500
+PAGE_SIZE = 100
+WAIT_S_MAX = 25.0
+EVENTS_EXPLAINED = 20
+
+DEFAULT_POD_NAME = "default"
+
+User = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"),
+    Field(
+        description="Whom the pod belongs to: letters, digits and . _ @ + -, at most 128.", examples=["alice"]
+    ),
+]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"),
+    Field(description="Tells a user's pods apart: lower case, digits and inner dashes, at most 40."),
+]
+Lab = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
+    Field(description="The lab loaded into /workspaces/<lab>, at most 63 characters.", examples=["hello"]),
+]
+# Docker's own grammar of references: [host[:port]/]path[:tag][@digest], the path in lower case.
+_IMAGE = (
+    r"^([A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?(:[0-9]{1,5})?/)?"
+    r"[a-z0-9]+((\.|_|__|-{1,8})[a-z0-9]+){0,16}(/[a-z0-9]+((\.|_|__|-{1,8})[a-z0-9]+){0,16}){0,8}"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$"
+)
+Image = Annotated[
+    str,
+    StringConstraints(pattern=_IMAGE, max_length=400),
+    Field(description="An image reference: [host/]path[:tag][@sha256:…].", examples=["codepods/pod:latest"]),
+]
+PodId = Annotated[
+    str,
+    StringConstraints(pattern=r"^p-[a-z2-7]{12}$"),
+    Field(description="A pod's id, as given by the API."),
+]
+NodeId = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$"), Field(description="A node's id.")
+]
+Reason = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=300),
+    Field(description="Why, for the event history: one line, at most 300 characters."),
+]
+CpuMillis = Annotated[int, Field(ge=100, le=64_000, description="Limit of CPU time, thousandths of a core.")]
+MemoryMib = Annotated[int, Field(ge=256, le=262_144, description="Limit of memory, MiB.")]
+Pids = Annotated[int, Field(ge=256, le=32_768, description="Limit of processes and threads.")]
+
+
+def _plain_number(value: Any) -> Any:
+    """Numbers in a query are plain decimals: no signs, spaces or underscores, which Python would let pass."""
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,19}(\.[0-9]{1,9})?", value, re.ASCII):
+        raise ValueError("not a plain decimal number")
+    return value
+
+
+PlainNumber = BeforeValidator(_plain_number)
+Limit = Annotated[int, PlainNumber, Field(ge=1, le=PAGE_SIZE_MAX, description="How many to give at most.")]
+WaitSeconds = Annotated[float, PlainNumber, Field(ge=0, le=WAIT_S_MAX)]
+
+
+class Scope(StrEnum):
+    """What a token may do: `revpro` handles pods, `read` looks, `admin` may do everything."""
+
+    REVPRO = "revpro"
+    ADMIN = "admin"
+    READ = "read"
+
+
+class Request(BaseModel):
+    """Base of what clients send: exact types, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Query(BaseModel):
+    """Base of query parameters, which arrive as text. Nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reply(BaseModel):
+    """Base of what the API gives. Clients ignore fields they do not know."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# ---- requests ------------------------------------------------------------------------------------------
+
+
+class CreatePod(Request):
+    """Create a pod, or open the one that the user already has under this name."""
+
+    user: User
+    name: Name | None = Field(
+        default=None, description="Default: the lab's name if it has the shape of one, or `default`."
+    )
+    lab: Lab | None = None
+    image: Image | None = Field(default=None, description="Default: the installation's pod image.")
+    cpu_millis: CpuMillis | None = None
+    memory_mib: MemoryMib | None = None
+    pids: Pids | None = None
+    desired: Literal[Desired.RUNNING, Desired.STOPPED, Desired.ARCHIVED] = Field(
+        default=Desired.RUNNING, description="What is wanted of it, also when it exists already."
+    )
+
+    @property
+    def pod_name(self) -> str:
+        """The name asked for, or the one that follows from the lab."""
+        if self.name is not None:
+            return self.name
+        return name_for_lab(self.lab) if self.lab is not None else DEFAULT_POD_NAME
+
+
+def name_for_lab(lab: str) -> str:
+    """The lab's name as a pod's name: lower case, other characters as dashes, cut to 40."""
+    return re.sub(r"[^a-z0-9]+", "-", lab.lower())[:40].strip("-") or DEFAULT_POD_NAME
+
+
+class SetDesiredState(Request):
+    """What is wanted of a pod from now on."""
+
+    state: Desired
+    reason: Reason | None = None
+    if_generation: Annotated[int, Field(ge=1, le=BIGINT_MAX)] | None = Field(
+        default=None, description="Refuse unless the pod is still at this generation."
+    )
+
+
+class NoQuery(Query):
+    """No query parameters."""
+
+
+class ListPodsQuery(Query):
+    """Which pods to list."""
+
+    user: User | None = None
+    after: PodId | None = Field(
+        default=None, description="Give the pods after this id: `next` of the page before."
+    )
+    limit: Limit = PAGE_SIZE
+
+
+class GetPodQuery(Query):
+    """Whether to wait for a state."""
+
+    wait_for: Desired | None = Field(
+        default=None, description="Answer when the pod is so, cannot become so, or `timeout_s` have passed."
+    )
+    timeout_s: WaitSeconds = Field(default=20.0, description="How long to wait at most, seconds.")
+
+
+class OpenPodQuery(Query):
+    """Whether to wait until the pod runs."""
+
+    wait_s: WaitSeconds = Field(default=0.0, description="How long to wait for the link at most, seconds.")
+
+
+class PodEventsQuery(Query):
+    """Which part of the history to give."""
+
+    after: Annotated[int, PlainNumber, Field(ge=0, le=BIGINT_MAX, description="Events after this id.")] = 0
+    limit: Limit = PAGE_SIZE
+
+
+class EventsQuery(PodEventsQuery):
+    """Which part of whose history to give."""
+
+    user: User | None = None
+    node: NodeId | None = None
+
+
+# ---- replies -------------------------------------------------------------------------------------------
+
+
+class Failure(Reply):
+    """The last failed step towards what is wanted now."""
+
+    verb: str
+    code: str
+    message: str
+    count: int
+    permanent: bool = Field(description="Trying again cannot help until the pod is changed.")
+    retry_at: datetime
+
+
+class Archive(Reply):
+    """The newest archive of the pod."""
+
+    archive_id: str
+    number: int
+    size_bytes: int | None = None
+    committed_at: datetime
+
+
+class Progress(Reply):
+    """How far the step under way is."""
+
+    phase: str
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+
+class Pod(Reply):
+    """One pod: what is wanted, what is, and why they differ."""
+
+    pod_id: str
+    user: str
+    name: str
+    image: str
+    lab: str | None
+    cpu_millis: int
+    memory_mib: int
+    pids: int
+    desired: Desired
+    state: str = Field(
+        description="What is: absent, restoring, creating, starting, running, stopping, stopped, archiving,"
+        " archived, failed, deleted, or unknown while its node is silent."
+    )
+    generation: int
+    settled: bool = Field(description="Nothing is left to do for this generation.")
+    node: str | None
+    since: datetime | None
+    condition: str | None
+    reason: str | None
+    failure: Failure | None
+    archive: Archive | None
+    progress: Progress | None
+    created_at: datetime
+
+
+class OpenedPod(Reply):
+    """A pod on its way to a browser."""
+
+    pod_id: str
+    state: str
+    url: str | None = Field(
+        description="The link, when the pod runs. It opens once and soon: do not keep it."
+    )
+    expires_at: datetime | None = Field(description="Until when the link opens.")
+    pod: Pod
+
+
+class PodList(Reply):
+    """One page of pods, in the order of their ids."""
+
+    pods: list[Pod]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class Event(Reply):
+    """One change: who or what changed what, from, to, why."""
+
+    event_id: int
+    at: datetime
+    actor: str
+    kind: str
+    pod_id: str | None
+    workspace_id: str | None
+    node_id: str | None
+    from_value: str | None
+    to_value: str | None
+    reason: str | None
+    detail: dict[str, Any] | None
+
+
+class EventList(Reply):
+    """One page of events, oldest first."""
+
+    events: list[Event]
+    next: int | None = Field(description="`after` of the next page; null on the last one.")
+
+
+class Node(Reply):
+    """One node: what it has and whether it is heard from."""
+
+    node_id: str
+    address: str | None
+    alive: bool = Field(description="Heard from lately.")
+    last_seen_at: datetime | None
+    cordoned: bool
+    cpu_millis: int
+    memory_mib: int
+    pods: int
+    engine_error: str | None
+
+
+class NodeList(Reply):
+    """All nodes."""
+
+    nodes: list[Node]
+
+
+class OpenStep(Reply):
+    """The step a node has in hand for a pod."""
+
+    verb: str
+    node: str
+    attempt: int
+    since: datetime
+    progress: Progress | None
+
+
+class Explanation(Reply):
+    """Why a pod is as it is, and what it waits for."""
+
+    pod: Pod
+    waiting_for: str = Field(description="In one sentence.")
+    step: OpenStep | None
+    events: list[Event] = Field(description=f"The newest {EVENTS_EXPLAINED}, newest last.")
+
+
+class Health(Reply):
+    """The program answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class FieldProblem(Reply):
+    """One thing wrong with a request."""
+
+    field: str
+    problem: str
+
+
+class Problem(Reply):
+    """What went wrong (RFC 9457), what it means and what to do. `code` is stable: docs/api.md lists them."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str
+    instance: str
+    errors: list[FieldProblem] | None = None
