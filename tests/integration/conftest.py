@@ -1,0 +1,26 @@
+"""Fixtures of the integration tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.front import Front, front_door
+from tests.support.nginx import front_directory
+
+
+@pytest.fixture(scope="session")
+def shared_front() -> Iterator[Front]:
+    """One front door for all tests: nginx keeps no state between requests."""
+    with front_directory() as directory, front_door(directory) as front:
+        yield front
+
+
+@pytest.fixture
+def front(shared_front: Front) -> Iterator[Front]:
+    """With nothing remembered of earlier tests, and the keyring as it was at the end."""
+    keyring = shared_front.keyring
+    for pod in (*shared_front.pods.values(), shared_front.api):
+        pod.seen.clear()
+        pod.answers.clear()
+    yield shared_front
+    shared_front.write_keyring(keyring)

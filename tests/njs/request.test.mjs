@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import request from '../../nginx_njs/request.js';
+
+const SECRET = 'a'.repeat(64);
+const OURS = '__Secure-codepods-pod-a';
+
+test('the raw path below the base goes on undecoded', () => {
+    const cases = [
+        ['/pods/a/', { path: '/', query: '' }],
+        ['/pods/a/?folder=/workspaces/x&y=1', { path: '/', query: 'folder=/workspaces/x&y=1' }],
+        ['/pods/a/x%2Fy//z/..%2f', { path: '/x%2Fy//z/..%2f', query: '' }],
+        ['/pods/a//', { path: '//', query: '' }],
+    ];
+    for (const [uri, expected] of cases) {
+        assert.deepEqual(request.below('/pods/a/', uri), expected, uri);
+    }
+});
+
+test('a raw path that only reaches the base by decoding or merging is not below it', () => {
+    for (const uri of ['/pods/b/../a/x', '//pods/a/', '/pods//a/', '/pods/%61/', '/Pods/a/', '/pods/a', '/pods/ab/', '']) {
+        assert.equal(request.below('/pods/a/', uri), null, uri);
+    }
+});
+
+test('whatever spells tkn leaves the query, the rest stays as it was', () => {
+    const cases = [
+        ['tkn=x', ''],
+        ['folder=/a%20b&tkn=x', '?folder=/a%20b'],
+        ['TKN=x&a=1&Tkn&b=%zz', '?a=1&b=%zz'],
+        ['%74kn=x&tkns=1', '?tkns=1'],
+        ['', ''],
+    ];
+    for (const [query, expected] of cases) {
+        assert.equal(request.withoutToken(query), expected, query);
+    }
+});
+
+test('the address after redeeming never leads to another host', () => {
+    const cases = [
+        ['/pods/a/?tkn=x&folder=/w', '/pods/a/?folder=/w'],
+        ['//evil.example/?tkn=x', '/evil.example/'],
+        ['/\\evil.example/?tkn=x', '/evil.example/'],
+        ['/\\/evil.example?tkn=x', '/evil.example'],
+        ['/?tkn=x', '/'],
+    ];
+    for (const [uri, expected] of cases) {
+        assert.equal(request.cleanLocation(uri), expected, uri);
+    }
+});
+
+test('the pod gets its session first and the cookies of its applications, nothing of ours or forged', () => {
+    const cases = [
+        [undefined, []],
+        [`${OURS}=v1.k.x`, []],
+        [`a=1; ${OURS}=v1.k.x; b="2; c=3`, ['a=1', 'b="2', 'c=3']],
+        ['code-server-session=x; Code-Server-Session=y; code-server-session-z=1; _xsrf=2', ['_xsrf=2']],
+        ['code-server-session =x;  code-server-session=y ; __host-codepods=1; __HOST-codepods=2', []],
+        ['nameless; =valueonly; ok=', ['ok=']],
+    ];
+    for (const [header, kept] of cases) {
+        const expected = [`code-server-session=${SECRET}`, ...kept].join('; ');
+        assert.equal(request.podCookie(header, SECRET), expected, header);
+    }
+});
+
+test('our cookie counts only when there is exactly one', () => {
+    const cases = [
+        [undefined, ''],
+        ['x=1', ''],
+        [`${OURS}=t`, 't'],
+        [`x=1;${OURS}=t ;y=2`, 't'],
+        [`${OURS}=t; ${OURS}=u`, ''],
+        [`${OURS.toLowerCase()}=t`, ''],
+        [`${OURS}x=t`, ''],
+    ];
+    for (const [header, expected] of cases) {
+        assert.equal(request.cookieValue(header, OURS), expected, header);
+    }
+});
+
+test('pages from elsewhere open no sockets and change nothing', () => {
+    const HOST = 'pods.example:8443';
+    const cases = [
+        // method, socket, Origin, Sec-Fetch-Site, from elsewhere
+        ['GET', true, 'https://pods.example:8443', undefined, false],
+        ['GET', true, 'https://PODS.example:8443', undefined, false],
+        ['GET', true, 'https://pods.example', undefined, true],
+        ['GET', true, 'http://pods.example:8443', undefined, true],
+        ['GET', true, 'https://pods.example:8443.evil.example', undefined, true],
+        ['GET', true, 'null', undefined, true],
+        ['GET', true, undefined, undefined, false],
+        ['POST', false, 'https://evil.example', 'cross-site', true],
+        ['POST', false, 'null', 'same-origin', false],
+        ['POST', false, 'null', 'same-site', true],
+        ['DELETE', false, 'https://pods.example:8443', 'same-origin', false],
+        ['GET', false, 'https://evil.example', 'cross-site', false],
+    ];
+    for (const [method, socket, origin, site, expected] of cases) {
+        assert.equal(request.isFromElsewhere(method, socket, origin, site, HOST), expected, `${method} ${origin} ${site}`);
+    }
+});
