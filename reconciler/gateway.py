@@ -1,0 +1,212 @@
+"""The gateway: the one HTTP endpoint that nodes call, and all they ever get to see of the control plane.
+
+`POST /v1/sync` takes in a node's report and results, then waits until there is something for it to do.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from reconciler.outage import Outage
+from reconciler.waiting import Waiter, Waker, WaitingNodes
+from state.database import Database, DatabaseUnavailable, Doorbell
+from state.model import Limits
+from state.nodes import authenticate_node
+from state.outbox import taken_back, undelivered
+from state.reports import Ingested, ingest
+from state.wire import SyncReply, SyncRequest
+
+# A report of the most pods that wire allows, with room to spare.
+BODY_BYTES_MAX = 8 * 1024 * 1024
+DATABASE_CALLS_MAX = 4
+RETRY_AFTER_S = 2
+ERRORS_SHOWN_MAX = 5
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """An answer other than 200, as problem+json. `code` is stable; `detail` says what to do."""
+
+    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers
+
+    def response(self) -> Response:
+        """As RFC 9457 wants it."""
+        body = {
+            "type": "about:blank",
+            "title": self.code.replace("_", " "),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
+
+
+class Gateway:
+    """The app's state: the database, the nodes that wait, and the thread that wakes them."""
+
+    def __init__(
+        self,
+        db: Database,
+        doorbell: Doorbell,
+        limits: Limits,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._db = db
+        self._doorbell = doorbell
+        self._limits = limits
+        self._jitter = jitter
+        self._nodes = WaitingNodes()
+        self._outage = Outage("database")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: CapacityLimiter | None = None
+
+    def app(self) -> Starlette:
+        """The ASGI app."""
+        routes = [
+            Route("/v1/sync", self._sync, methods=["POST"]),
+            Route("/healthz", self._healthz, methods=["GET"]),
+        ]
+        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={Refused: _refuse})
+
+    def close(self) -> None:
+        """Answer all long polls at once, so that the server can stop; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._nodes.close)
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self._loop = asyncio.get_running_loop()
+        self._calls = CapacityLimiter(DATABASE_CALLS_MAX)
+        waker = Waker(self._db, self._doorbell, self._nodes, self._loop, self._outage)
+        waker.start()
+        try:
+            yield
+        finally:
+            waker.stop()
+            self._loop = None
+
+    async def _healthz(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok", "nodes_waiting": len(self._nodes)})
+
+    async def _sync(self, request: Request) -> Response:
+        token = _bearer(request)
+        message = _parse(await _body(request))
+        ingested = await self._call(partial(self._take_in, message, token))
+        if not ingested.current:
+            raise Refused(
+                409,
+                "stale_report",
+                "This report is not newer than the last one from this node. If no earlier call was under way,"
+                " a second agent runs with the same node id: stop one of them.",
+            )
+        reply = await self._wait(message)
+        body = reply.model_copy(update={"accepted": ingested.accepted}).model_dump_json()
+        return Response(body, media_type="application/json")
+
+    def _take_in(self, message: SyncRequest, token: str) -> Ingested:
+        if not authenticate_node(self._db, message.node_id, token):
+            raise _unauthorized(f"This token does not belong to a node {message.node_id!r}.")
+        return ingest(self._db, message, limits=self._limits, jitter=self._jitter)
+
+    async def _wait(self, message: SyncRequest) -> SyncReply:
+        """What the node should do, as soon as there is something; nothing when its patience ends."""
+        ends_at = asyncio.get_running_loop().time() + message.wait_s
+        with self._nodes.waiting(message.node_id, frozenset(message.in_hand)) as waiter:
+            reply = await self._call(partial(self._news, message))
+            while not (reply.actions or reply.taken_back) and await _woken(waiter, ends_at):
+                reply = await self._call(partial(self._news, message))
+        return reply
+
+    def _news(self, message: SyncRequest) -> SyncReply:
+        return SyncReply(
+            actions=undelivered(self._db, message.node_id, message.in_hand),
+            taken_back=taken_back(self._db, message.node_id, message.in_hand),
+        )
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """Run `function`, which asks the database, in a thread; no more at once than there are connections."""
+        try:
+            result = await to_thread.run_sync(function, limiter=self._calls)
+        except DatabaseUnavailable as error:
+            self._outage.met(error)
+            raise Refused(
+                503,
+                "database_unavailable",
+                "The control plane cannot reach its database now. Pods go on running; try again.",
+                {"Retry-After": str(RETRY_AFTER_S)},
+            ) from error
+        self._outage.over()
+        return result
+
+
+async def _woken(waiter: Waiter, ends_at: float) -> bool:
+    """Wait for news until `ends_at`; False when there is no point in looking again."""
+    try:
+        async with asyncio.timeout_at(ends_at):
+            await waiter.news.wait()
+    except TimeoutError:
+        return False
+    waiter.news.clear()
+    return not waiter.ended
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise _unauthorized("Send the node's token: Authorization: Bearer ….")
+    return token.strip()
+
+
+def _unauthorized(detail: str) -> Refused:
+    return Refused(401, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise Refused(413, "too_large", f"A message may have {BODY_BYTES_MAX} bytes at most.")
+    except ClientDisconnect as error:
+        raise Refused(400, "cut_short", "The message ended in its middle.") from error
+    return bytes(body)
+
+
+def _parse(body: bytes) -> SyncRequest:
+    try:
+        return SyncRequest.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        if problems[0]["type"] == "json_invalid":
+            raise Refused(400, "malformed_json", f"The message is not JSON: {problems[0]['msg']}.") from None
+        shown = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in problems[:ERRORS_SHOWN_MAX]
+        )
+        raise Refused(422, "invalid_message", f"The message does not fit protocol 1: {shown}.") from None
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    if error.status < 500:
+        log.warning("sync_refused", status=error.status, code=error.code, detail=error.detail)
+    return error.response()

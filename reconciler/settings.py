@@ -1,0 +1,77 @@
+"""The reconciler's settings, from CODEPODS_… environment variables. Durations are in seconds."""
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from state.model import Limits
+
+_DEFAULTS = Limits()
+
+
+def _seconds(of: timedelta, description: str) -> Any:
+    return Field(of.total_seconds(), gt=0, description=f"{description} Seconds.")
+
+
+_count = partial(Field, ge=1)
+
+
+class Settings(BaseSettings):
+    """What may be set. Every bound of `state.model.Limits` is here, under its own name."""
+
+    model_config = SettingsConfigDict(env_prefix="CODEPODS_", extra="ignore", frozen=True)
+
+    database_url: SecretStr = Field(
+        description="PostgreSQL 15 or newer, as postgresql://user:password@host/name."
+    )
+    gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on for nodes.")
+    gateway_port: int = Field(7081, ge=0, le=65535, description="Its port; 0 takes any free one and logs it.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Least severe level that is logged."
+    )
+
+    actions_per_pass_max: int = _count(
+        default=_DEFAULTS.actions_per_pass_max, description="Steps that one pass may enqueue."
+    )
+    open_actions_per_node_max: int = _count(
+        default=_DEFAULTS.open_actions_per_node_max,
+        description="Actions a node may have open at a time.",
+    )
+    open_starts_per_node_max: int = _count(
+        default=_DEFAULTS.open_starts_per_node_max,
+        description="Pods that a node may be starting at a time; one to two per core is best.",
+    )
+    node_silent_after: float = _seconds(
+        _DEFAULTS.node_silent_after, "How long a node may be quiet before its pods count as unknown."
+    )
+    silent_share_max: float = Field(
+        _DEFAULTS.silent_share_max,
+        gt=0,
+        le=1,
+        description="Share of silent nodes above which nothing is stopped, archived or removed.",
+    )
+    archive_grace: float = _seconds(
+        _DEFAULTS.archive_grace, "How long a container is kept after it was archived."
+    )
+    backoff_first: float = _seconds(_DEFAULTS.backoff_first, "The wait after the first failure of a step.")
+    backoff_max: float = _seconds(_DEFAULTS.backoff_max, "The longest wait between two tries of a step.")
+    healthy_after: float = _seconds(
+        _DEFAULTS.healthy_after, "How long a pod must have run before its exit is not taken for a crash loop."
+    )
+
+    def limits(self) -> Limits:
+        """The bounds as the planner wants them."""
+        return Limits(
+            actions_per_pass_max=self.actions_per_pass_max,
+            open_actions_per_node_max=self.open_actions_per_node_max,
+            open_starts_per_node_max=self.open_starts_per_node_max,
+            node_silent_after=timedelta(seconds=self.node_silent_after),
+            silent_share_max=self.silent_share_max,
+            archive_grace=timedelta(seconds=self.archive_grace),
+            backoff_first=timedelta(seconds=self.backoff_first),
+            backoff_max=timedelta(seconds=self.backoff_max),
+            healthy_after=timedelta(seconds=self.healthy_after),
+        )

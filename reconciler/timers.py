@@ -1,0 +1,76 @@
+"""What happens by the clock: renewing the lead, looking for silent nodes, and the resync."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from reconciler.lead import RENEW_EVERY, Lead
+from reconciler.outage import Outage
+from state.database import Database, DatabaseUnavailable
+from state.leader import LeadershipLost
+from state.model import Limits
+from state.silence import note_silence
+
+SILENCE_EVERY = timedelta(seconds=5)
+RESYNC_EVERY = timedelta(seconds=60)
+# So that several replicas, or several installations on one server, do not all resync at the same moment.
+RESYNC_JITTER = timedelta(seconds=10)
+
+log = structlog.get_logger(__name__)
+
+
+def start_timers(
+    db: Database, limits: Limits, lead: Lead, resync: Callable[[], None], outage: Outage
+) -> BackgroundScheduler:
+    """Start them; the caller shuts the scheduler down."""
+    scheduler = BackgroundScheduler(
+        timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    )
+    at_once = datetime.now(UTC)
+    for name, job, every, jitter in (
+        ("lead", lead.attend, RENEW_EVERY, None),
+        ("silence", lambda: look_for_silence(db, limits, lead), SILENCE_EVERY, None),
+        ("resync", resync, RESYNC_EVERY, RESYNC_JITTER),
+    ):
+        scheduler.add_job(
+            surviving(name, job, outage),
+            "interval",
+            id=name,
+            seconds=every.total_seconds(),
+            jitter=int(jitter.total_seconds()) if jitter else None,
+            next_run_time=at_once,
+        )
+    scheduler.start()
+    return scheduler
+
+
+def look_for_silence(db: Database, limits: Limits, lead: Lead) -> None:
+    """Note which nodes have gone silent or are back, if we lead."""
+    leading = lead.current()
+    if leading is None:
+        return
+    try:
+        changed = note_silence(db, leading.leadership, leading.since, limits.node_silent_after)
+    except LeadershipLost:
+        lead.give_up("the database says that our term is over")
+        return
+    for node_id, silent in changed.items():
+        log.warning("node_silent" if silent else "node_heard", node_id=node_id)
+
+
+def surviving(name: str, job: Callable[[], None], outage: Outage) -> Callable[[], None]:
+    """The same job, whose failures are logged and never end its timer."""
+
+    def run() -> None:
+        try:
+            job()
+        except DatabaseUnavailable as error:
+            outage.met(error)
+        except Exception as error:  # a timer must outlive whatever goes wrong in it
+            log.error("timer_failed", timer=name, error=repr(error), exc_info=error)
+        else:
+            outage.over()
+
+    return run

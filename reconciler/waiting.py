@@ -1,0 +1,111 @@
+"""Nodes that wait at the gateway for something to do, and the one bell that wakes them.
+
+A node has news exactly when its open actions are not those that it has in hand. One thread asks the database
+for all open actions, when the bell rings and at least once a second, and wakes the nodes that have news: so
+the cost of waiting does not grow with the number of those who wait.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from reconciler.outage import Outage
+from state.database import Database, DatabaseUnavailable, Doorbell
+from state.outbox import open_action_ids
+
+SAFETY_POLL_S = 1.0
+
+
+@dataclass(slots=True)
+class Waiter:
+    """One node's long poll. Lives on the event loop."""
+
+    in_hand: frozenset[str]
+    ended: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self) -> None:
+        """Answer with what there is: somebody newer waits for this node, or we are stopping."""
+        self.ended = True
+        self.news.set()
+
+
+class WaitingNodes:
+    """At most one long poll per node: a newer one ends the older. All of it runs on the event loop."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, Waiter] = {}
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    @contextmanager
+    def waiting(self, node_id: str, in_hand: frozenset[str]) -> Iterator[Waiter]:
+        """Wait for this node while the block runs."""
+        waiter = Waiter(in_hand)
+        if self._closing:
+            waiter.end()
+        if node_id in self._waiters:
+            self._waiters[node_id].end()
+        self._waiters[node_id] = waiter
+        try:
+            yield waiter
+        finally:
+            if self._waiters.get(node_id) is waiter:
+                del self._waiters[node_id]
+
+    def look(self, open_ids: Mapping[str, frozenset[str]]) -> None:
+        """Wake those whose open actions are not what they have in hand."""
+        for node_id, waiter in self._waiters.items():
+            if open_ids.get(node_id, frozenset()) != waiter.in_hand:
+                waiter.news.set()
+
+    def close(self) -> None:
+        """Let everybody go, now and from now on."""
+        self._closing = True
+        for waiter in self._waiters.values():
+            waiter.end()
+
+
+class Waker(threading.Thread):
+    """The thread that listens for new actions on behalf of all waiting nodes."""
+
+    def __init__(
+        self,
+        db: Database,
+        doorbell: Doorbell,
+        nodes: WaitingNodes,
+        loop: asyncio.AbstractEventLoop,
+        outage: Outage,
+    ) -> None:
+        super().__init__(name="waker", daemon=True)
+        self._db = db
+        self._doorbell = doorbell
+        self._nodes = nodes
+        self._loop = loop
+        self._outage = outage
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        """Look at the open actions at every ring, and once a second without one."""
+        while not self._stop_asked.is_set():
+            self._doorbell.wait(SAFETY_POLL_S)
+            if len(self._nodes) > 0 and not self._stop_asked.is_set():
+                self._look()
+
+    def stop(self) -> None:
+        """End the thread within a safety poll."""
+        self._stop_asked.set()
+
+    def _look(self) -> None:
+        try:
+            open_ids = open_action_ids(self._db)
+        except DatabaseUnavailable as error:
+            self._outage.met(error)
+            self._stop_asked.wait(SAFETY_POLL_S)
+            return
+        self._outage.over()
+        self._loop.call_soon_threadsafe(self._nodes.look, open_ids)
