@@ -26,9 +26,12 @@ from state.model import (
 )
 from state.plan import Condition, Plan
 from state.wire import ArchiveProof, RemovePod, RemoveWorkspace, TombstoneProof
-from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, live_node
+from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, every_lone_pod, live_node
 
 ROUNDS_MAX = 60
+
+
+laws = settings(max_examples=100, deadline=None)
 
 
 def _pods(world: World) -> dict[str, tuple[WorkspaceView, PodView]]:
@@ -39,6 +42,7 @@ def _silent(world: World, node_id: str) -> bool:
     return is_silent(world.nodes.get(node_id), world.leading_since, NOW, LIMITS)
 
 
+@laws
 @given(draw_worlds())
 def test_every_pod_gets_exactly_one_reason(world: World) -> None:
     """LAW 2: a plan explains every pod, also those it leaves alone."""
@@ -48,6 +52,7 @@ def test_every_pod_gets_exactly_one_reason(world: World) -> None:
     assert all(decision.reason for decision in result.decisions)
 
 
+@laws
 @given(draw_worlds(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_no_verdict_where_nothing_is_scarce(
     world: World, rng: random.Random
@@ -69,6 +74,7 @@ def test_the_order_of_rows_changes_no_verdict_where_nothing_is_scarce(
     }
 
 
+@laws
 @given(draw_worlds())
 def test_one_open_action_for_each_target(world: World) -> None:
     """LAW 11: nothing is enqueued for a target that has an action open, and never two at once."""
@@ -81,6 +87,7 @@ def test_one_open_action_for_each_target(world: World) -> None:
     assert len(targets) == len(set(targets))
 
 
+@laws
 @given(draw_worlds())
 def test_a_silent_node_is_asked_nothing_and_nobody_is_moved(world: World) -> None:
     """LAW 6: unknown is not stopped. A placed user stays placed, whatever the silence."""
@@ -93,6 +100,7 @@ def test_a_silent_node_is_asked_nothing_and_nobody_is_moved(world: World) -> Non
         assert not _silent(world, release.node_id)
 
 
+@laws
 @given(draw_worlds())
 def test_steps_carry_the_epoch_and_node_of_the_placement(world: World) -> None:
     """LAW 5: what a node is asked is fenced by the placement's own epoch."""
@@ -102,6 +110,7 @@ def test_steps_carry_the_epoch_and_node_of_the_placement(world: World) -> None:
         assert workspaces[step.workspace_id].placement == Placement(step.node_id, step.epoch)
 
 
+@laws
 @given(draw_worlds())
 def test_removal_only_with_a_matching_archive_or_a_tombstone(world: World) -> None:
     """LAW 8 and 9: a container goes only if archived as it is, or deleted; a volume only if archived."""
@@ -124,6 +133,7 @@ def test_removal_only_with_a_matching_archive_or_a_tombstone(world: World) -> No
             assert all(p.observed is None or p.observed.state is Observed.ABSENT for p in workspace.pods)
 
 
+@laws
 @given(draw_worlds())
 def test_only_confirmed_exits_are_archived(world: World) -> None:
     """LAW 7: no archive of a container that is not confirmed stopped, nor of a volume in use."""
@@ -138,6 +148,7 @@ def test_only_confirmed_exits_are_archived(world: World) -> None:
             assert all(p.observed is None or p.observed.state is Observed.ABSENT for p in workspace.pods)
 
 
+@laws
 @given(draw_worlds())
 def test_when_most_nodes_are_silent_nothing_is_taken_away(world: World) -> None:
     """LAW 13: if everything looks dead, suspect yourself."""
@@ -149,6 +160,7 @@ def test_when_most_nodes_are_silent_nothing_is_taken_away(world: World) -> None:
         assert not any(Verb(step.step.verb) in WITHDRAWING_VERBS for step in result.steps)
 
 
+@laws
 @given(draw_worlds())
 def test_bounds_hold(world: World) -> None:
     """LAW 15: steps per pass, actions and starts per node, and room on nodes stay within their bounds."""
@@ -167,6 +179,7 @@ def test_bounds_hold(world: World) -> None:
         assert not _silent(world, node.id)
 
 
+@laws
 @given(draw_worlds())
 def test_a_bad_neighbour_changes_nothing(world: World) -> None:
     """LAW 12: where nothing is scarce, a workspace's plan does not depend on the others."""
@@ -180,8 +193,8 @@ def test_a_bad_neighbour_changes_nothing(world: World) -> None:
         ]
 
 
+@laws
 @given(draw_worlds())
-@settings(max_examples=200)
 def test_obedient_nodes_bring_every_pod_to_its_desired_state(world: World) -> None:
     """Convergence: with room, live nodes and no faults, all becomes as desired, and stays so."""
     nodes = {node_id: live_node(node_id) for node_id in ["node-gone", "node-9", *world.nodes]}
@@ -247,6 +260,52 @@ def _assert_as_desired(workspace: WorkspaceView, pod: PodView) -> None:
         assert workspace.placement is None, "an archived user must leave the node free"
 
 
+# ---- the small space, exhausted ------------------------------------------------------------------------
+
+
+def test_the_laws_hold_for_every_lone_pod() -> None:
+    """LAW 5, 7, 8, 11: each combination of wish, sight, archive and open action for one pod."""
+    for world in every_lone_pod():
+        for law in (
+            test_every_pod_gets_exactly_one_reason,
+            test_one_open_action_for_each_target,
+            test_removal_only_with_a_matching_archive_or_a_tombstone,
+            test_only_confirmed_exits_are_archived,
+            test_steps_carry_the_epoch_and_node_of_the_placement,
+        ):
+            law.hypothesis.inner_test(world)
+
+
+def test_the_breaker_withholds_from_every_lone_pod() -> None:
+    """LAW 13: with two of three nodes silent, nothing is stopped, saved or removed on the third either."""
+    silent = [live_node(f"node-{n}", last_seen_at=NOW - timedelta(hours=1)) for n in (2, 3)]
+    for world in every_lone_pod():
+        half_dead = replace(world, nodes={**world.nodes, **{node.id: node for node in silent}})
+
+        result = plan(half_dead, NOW, LIMITS)
+
+        assert result.breaker_open
+        assert not any(Verb(step.step.verb) in WITHDRAWING_VERBS for step in result.steps)
+
+
+def test_a_herd_is_let_in_a_few_at_a_time() -> None:
+    """LAW 15: twenty pods wanted on one node are started four at a time, the rest know that they wait."""
+    stopped = ObservedPod(Observed.STOPPED, "node-1", 3, "c1", fingerprint="f1")
+    workspaces = tuple(
+        replace(_workspace(_pod(id=f"p-{n}", observed=stopped), Placement("node-1", 3)), id=f"w-{n}")
+        for n in range(20)
+    )
+    world = World({"node-1": live_node()}, workspaces, NOW - timedelta(hours=1))
+
+    result = plan(world, NOW, LIMITS)
+    bounded = plan(world, NOW, replace(LIMITS, actions_per_pass_max=3))
+
+    assert len(result.steps) == LIMITS.open_starts_per_node_max
+    assert len(bounded.steps) == 3
+    waiting = [d for d in result.decisions if d.condition is Condition.WAITING_FOR_TURN]
+    assert len(waiting) == 20 - LIMITS.open_starts_per_node_max
+
+
 # ---- a few examples, to be read ------------------------------------------------------------------------
 
 
@@ -307,3 +366,16 @@ def test_a_container_changed_after_its_archive_is_archived_again() -> None:
     result = plan(_world(_workspace(pod, Placement("node-1", 3)), live_node()), NOW, LIMITS)
 
     assert [step.step.verb for step in result.steps] == [Verb.ARCHIVE_POD]
+
+
+def test_a_fresh_leader_grants_every_node_a_new_lease() -> None:
+    """After the control plane was away, no node is called silent for words nobody was there to hear."""
+    long_ago = live_node(last_seen_at=NOW - timedelta(hours=2))
+    pod = _pod(observed=ObservedPod(Observed.RUNNING, "node-1", 3))
+    world = _world(_workspace(pod, Placement("node-1", 3)), long_ago)
+
+    fresh = plan(replace(world, leading_since=NOW - timedelta(seconds=5)), NOW, LIMITS)
+    seasoned = plan(world, NOW, LIMITS)
+
+    assert [decision.condition for decision in fresh.decisions] == [Condition.SETTLED]
+    assert [decision.condition for decision in seasoned.decisions] == [Condition.NODE_SILENT]

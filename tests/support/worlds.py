@@ -5,7 +5,8 @@ noise, so that the interesting corners come up often. `carry_out` is the model o
 enough to ask whether deciding again and again gets anywhere.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -57,6 +58,11 @@ def live_node(node_id: str = "node-1", **changes: object) -> NodeView:
     return replace(node, **changes)  # type: ignore[arg-type]
 
 
+def _mostly(draw: st.DrawFn) -> bool:
+    """True three times in four: the ordinary case must be common enough to reach the corners behind it."""
+    return draw(st.integers(0, 3)) > 0
+
+
 @st.composite
 def draw_failures(draw: st.DrawFn) -> Failure:
     """A failed step, due again before or after now."""
@@ -75,8 +81,9 @@ def draw_failures(draw: st.DrawFn) -> Failure:
 def draw_pods(draw: st.DrawFn, pod_id: str, placement: Placement | None) -> PodView:
     """A pod whose observed state, archive and open action are each likely, rare or contradictory."""
     observed = None
-    if placement is not None and draw(st.booleans()):
-        state = draw(st.sampled_from(REPORTED_STATES))
+    if placement is not None and _mostly(draw):
+        states = [Observed.RUNNING, Observed.STOPPED, Observed.STOPPED, *REPORTED_STATES]
+        state = draw(st.sampled_from(states))
         fingerprint = draw(st.sampled_from(["f1", "f2", None])) if state is Observed.STOPPED else None
         observed = ObservedPod(state, placement.node_id, placement.epoch, "c1", "sha256:image", fingerprint)
     archive = draw(st.none() | st.sampled_from([archive_ref(pod_id, "f1", 60), archive_ref(pod_id, "f1", 1)]))
@@ -91,7 +98,7 @@ def draw_pods(draw: st.DrawFn, pod_id: str, placement: Placement | None) -> PodV
         observed=observed,
         archive=archive,
         open_action=_open(f"act-{pod_id}", verb, placement) if busy and placement else None,
-        failure=draw(st.none() | draw_failures()),
+        failure=None if _mostly(draw) else draw(draw_failures()),
     )
 
 
@@ -105,10 +112,12 @@ def draw_workspaces(draw: st.DrawFn, index: int, node_ids: list[str]) -> Workspa
     workspace_id = f"w-{index}"
     placement = None
     if draw(st.booleans()):
-        placement = Placement(draw(st.sampled_from([*node_ids, "node-gone"])), draw(st.integers(1, 4)))
+        node_id = draw(st.sampled_from([*node_ids, *node_ids, "node-gone"]))
+        placement = Placement(node_id, draw(st.integers(1, 4)))
     observed = None
-    if placement is not None and draw(st.booleans()):
-        state = draw(st.sampled_from(list(WorkspaceObserved)))
+    if placement is not None and _mostly(draw):
+        states = [WorkspaceObserved.PRESENT] * 3 + list(WorkspaceObserved)
+        state = draw(st.sampled_from(states))
         fingerprint = draw(st.sampled_from(["v1", "v2", None]))
         observed = ObservedWorkspace(state, placement.node_id, placement.epoch, fingerprint)
     verb = draw(st.sampled_from([verb for verb in Verb if verb.endswith("_workspace")]))
@@ -122,7 +131,7 @@ def draw_workspaces(draw: st.DrawFn, index: int, node_ids: list[str]) -> Workspa
         observed=observed,
         archive=draw(st.none() | st.just(archive_ref(workspace_id, "v1"))),
         open_action=_open(f"act-{workspace_id}", verb, placement) if busy and placement else None,
-        failure=draw(st.none() | draw_failures()),
+        failure=None if _mostly(draw) else draw(draw_failures()),
     )
 
 
@@ -130,8 +139,9 @@ def draw_workspaces(draw: st.DrawFn, index: int, node_ids: list[str]) -> Workspa
 def draw_worlds(draw: st.DrawFn) -> World:
     """A small fleet: up to four nodes, some silent, cordoned or full, and up to four users."""
     nodes = {}
-    for index in range(draw(st.integers(0, 4))):
-        age = draw(st.sampled_from([1, 39, 41, 4000]))
+    ages = draw(st.sampled_from([[1], [1, 1, 1, 41], [1, 41, 4000], [39, 41]]))
+    for index in range(draw(st.integers(0, 5))):
+        age = draw(st.sampled_from(ages))
         nodes[f"node-{index}"] = NodeView(
             id=f"node-{index}",
             last_seen_at=draw(st.just(NOW - timedelta(seconds=age)) | st.none()),
@@ -143,8 +153,36 @@ def draw_worlds(draw: st.DrawFn) -> World:
             open_actions=draw(st.sampled_from([0, 64])),
         )
     workspaces = tuple(draw(draw_workspaces(index, list(nodes))) for index in range(draw(st.integers(1, 4))))
-    leading_since = NOW - timedelta(seconds=draw(st.sampled_from([1, 3600])))
+    leading_since = NOW - timedelta(seconds=3600 if _mostly(draw) else 1)
     return World(nodes, workspaces, leading_since)
+
+
+# ---- the small space, exhausted ------------------------------------------------------------------------
+
+
+def every_lone_pod() -> Iterator[World]:
+    """Every combination for one pod alone on a live node: 4 × 10 × 3 × 2 worlds, none left to chance."""
+    placement = Placement("node-1", 3)
+    present = ObservedWorkspace(WorkspaceObserved.PRESENT, "node-1", 3, "v1")
+    archives = (None, archive_ref("p-1", "f1"), archive_ref("p-1", "other"))
+    for desired, state, archive, busy in itertools.product(
+        Desired, [None, *REPORTED_STATES], archives, (False, True)
+    ):
+        fingerprint = "f1" if state is Observed.STOPPED else None
+        observed = ObservedPod(state, "node-1", 3, "c1", "sha256:image", fingerprint) if state else None
+        action = _open("act-1", Verb.START_POD, placement) if busy else None
+        pod = PodView(
+            "p-1",
+            "hello",
+            "codepods-pod:1",
+            desired,
+            1,
+            observed=observed,
+            archive=archive,
+            open_action=action,
+        )
+        workspace = WorkspaceView("w-1", "alice", 3, (pod,), placement, present, archive_ref("w-1", "v1"))
+        yield World({"node-1": live_node("node-1")}, (workspace,), NOW - timedelta(hours=1))
 
 
 # ---- the obedient node ---------------------------------------------------------------------------------

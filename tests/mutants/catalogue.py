@@ -1,0 +1,80 @@
+"""The deliberate bugs, each with the law it breaks and the tests that must notice."""
+
+from tests.mutants.runner import Mutant
+
+_PLAN = "tests/property/test_plan_laws.py"
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "a silent node's pods are planned as if it were there",
+        "LAW 6",
+        "reconciler/classify.py",
+        "    return now - heard > limits.node_silent_after",
+        "    return False",
+        (_PLAN,),
+    ),
+    Mutant(
+        "a fresh leader grants no new lease",
+        "LAW 13",
+        "reconciler/classify.py",
+        "    heard = max(node.last_seen_at or leading_since, leading_since)",
+        "    heard = node.last_seen_at or leading_since",
+        (f"{_PLAN}::test_a_fresh_leader_grants_every_node_a_new_lease",),
+    ),
+    Mutant(
+        "the mass-failure breaker never opens",
+        "LAW 13",
+        "reconciler/plan.py",
+        "        if self.breaker_open and verb in WITHDRAWING_VERBS:",
+        "        if False and verb in WITHDRAWING_VERBS:",
+        (f"{_PLAN}::test_the_breaker_withholds_from_every_lone_pod",),
+    ),
+    Mutant(
+        "removal without looking at the fingerprint",
+        "LAW 8",
+        "reconciler/classify.py",
+        "        return pod.archive.fingerprint == pod.observed.fingerprint",
+        "        return True",
+        (_PLAN,),
+    ),
+    Mutant(
+        "a running container is archived without a stop",
+        "LAW 7",
+        "reconciler/classify.py",
+        "        lambda f: _is_going(f) and f.state in _UP,",
+        "        lambda f: f.pod.desired is Desired.STOPPED and f.state in _UP,",
+        (f"{_PLAN}::test_the_laws_hold_for_every_lone_pod",),
+    ),
+    Mutant(
+        "a second action while one is open",
+        "LAW 11",
+        "reconciler/classify.py",
+        "lambda f: f.pod.open_action is not None, _why_busy",
+        "lambda f: False, _why_busy",
+        (f"{_PLAN}::test_the_laws_hold_for_every_lone_pod",),
+    ),
+    Mutant(
+        "an archived volume is removed while a container is there",
+        "LAW 8",
+        "reconciler/plan.py",
+        "    needed = any(facts.must_exist or facts.state is not Observed.ABSENT for facts in all_facts)",
+        "    needed = any(facts.must_exist for facts in all_facts)",
+        (_PLAN,),
+    ),
+    Mutant(
+        "no bound on the steps of a pass",
+        "LAW 15",
+        "reconciler/plan.py",
+        "        if len(self.steps) >= self.limits.actions_per_pass_max:",
+        "        if len(self.steps) >= 10 * self.limits.actions_per_pass_max:",
+        (f"{_PLAN}::test_a_herd_is_let_in_a_few_at_a_time",),
+    ),
+    Mutant(
+        "an epoch that is not the placement's",
+        "LAW 5",
+        "reconciler/plan.py",
+        "            epoch=workspace.placement.epoch,\n            generation=pod.generation,",
+        "            epoch=workspace.epoch + 1,\n            generation=pod.generation,",
+        (f"{_PLAN}::test_the_laws_hold_for_every_lone_pod",),
+    ),
+)
