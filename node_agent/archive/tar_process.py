@@ -12,7 +12,8 @@ from node_agent.archive.fingerprint import printable
 from node_agent.store import CHUNK_BYTES
 
 # ACLs travel as the system.posix_acl_* attributes, by number: tar's own --acls writes user names, and
-# another node has other users. The excluded attributes belong to this node's overlay mount alone.
+# another node has other users. The excluded attributes belong to this node alone: its overlay mount's
+# bookkeeping, and the labels of its security modules.
 _CREATE = (
     "--create",
     "--format=posix",
@@ -24,6 +25,9 @@ _CREATE = (
     "--xattrs-exclude=trusted.overlay.origin",
     "--xattrs-exclude=trusted.overlay.impure",
     "--xattrs-exclude=trusted.overlay.uuid",
+    "--xattrs-exclude=security.selinux",
+    "--xattrs-exclude=security.ima",
+    "--xattrs-exclude=security.evm",
 )
 _EXTRACT = (
     "--extract",
@@ -48,7 +52,7 @@ def create_argv(source_dir: Path) -> list[str]:
 
 
 def extract_argv(target_dir: Path) -> list[str]:
-    """Unpack standard input into a directory."""
+    """Unpack standard input into a directory. Run it confined only: the tar is a stranger's data."""
     return ["tar", *_EXTRACT, "--file=-", f"--directory={target_dir}"]
 
 
