@@ -142,7 +142,7 @@ class Gateway:
         )
 
     async def _call(self, function: Callable[[], T]) -> T:
-        """Run `function`, which asks the database, in a thread; no more at once than there are connections."""
+        """Run `function`, which asks the database, in a thread; as many at once as there are connections."""
         try:
             result = await to_thread.run_sync(function, limiter=self._calls)
         except DatabaseUnavailable as error:

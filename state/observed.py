@@ -16,7 +16,9 @@ from state.wire import PodReport, Report, WorkspaceReport
 _LIVELINESS = {Observed.RUNNING: 3, Observed.STARTING: 2, Observed.STOPPING: 2, Observed.STOPPED: 1}
 
 # States in which the user's files were in the container: if it is gone from one of these, they went with it.
-_HELD_FILES = frozenset({Observed.RUNNING, Observed.STARTING, Observed.STOPPING, Observed.STOPPED})
+_HELD_FILES = frozenset(
+    {Observed.RUNNING, Observed.STARTING, Observed.STOPPING, Observed.STOPPED, Observed.ARCHIVING}
+)
 
 _ENDED = frozenset({Observed.STOPPED, Observed.FAILED})
 _STOPPING_VERBS = frozenset({Verb.STOP_POD, Verb.ARCHIVE_POD, Verb.REMOVE_POD})
@@ -95,7 +97,7 @@ def compare(known: Known, report: Report) -> Comparison:
     _compare_pods(known, report.pods, result)
     _compare_workspaces(known, report.workspaces, result)
     result.present.extend(
-        Oddity("unknown_container", strange.container_id, f"{strange.name}: {strange.why}")
+        Oddity("unknown_container", strange.container_id or strange.name, f"{strange.name}: {strange.why}")
         for strange in report.strange
     )
     return result

@@ -1,7 +1,7 @@
 """Taking in what a node says: its lease, its report, the results of its actions; one short transaction.
 
 A heartbeat that says nothing new writes one row and rings no bell. Reports are numbered by (boot id,
-sequence); one that is not newer than the last is dropped whole, so that a late one cannot bring back the past.
+sequence); one that is not newer than the last is dropped whole, so that a late one brings back no past.
 """
 
 import hashlib
@@ -102,8 +102,8 @@ _KNOWN_WORKSPACES = """
 
 _SAW_PODS = """
     INSERT INTO pod_observed AS o (pod_id, node_id, epoch, generation, state, container_id, image_id,
-                                   upstream, session_secret, fingerprint, started_at, exit_code, oom_killed, boot_id,
-                                   sequence)
+                                   upstream, session_secret, fingerprint, started_at, exit_code,
+                                   oom_killed, boot_id, sequence)
     SELECT pod_id, %(node)s, epoch, generation, state, container_id, image_id, upstream, session_secret,
            fingerprint, started_at, exit_code, oom_killed, %(boot)s, %(sequence)s
       FROM jsonb_to_recordset(%(rows)s)

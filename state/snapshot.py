@@ -1,8 +1,8 @@
 """Reading what a pass decides from: which workspaces are due, and the world around them.
 
 What is due is a level in the rows, not an event: `next_check_at` is set by the database when a desired
-column changes, by `state.reports` when something reported changed, and by `state.outbox` when time alone could
-change a decision. A page over all workspaces finds the same work should any be missed (LAW 1).
+column changes, by `state.reports` when something reported changed, and by `state.outbox` when time alone
+could change a decision. A page over all workspaces finds the same work should any be missed (LAW 1).
 """
 
 from collections import defaultdict
