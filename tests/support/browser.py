@@ -1,0 +1,92 @@
+"""A real Chromium on a pod's link: what a learner does and sees."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WORKBENCH_TIMEOUT_MS = 90_000
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, headless."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=_FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def learner_page(browser: Browser) -> Iterator[Page]:
+    """A fresh profile with one tab; it does not know our certificate authority, so it passes over that."""
+    context = browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 800})
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def open_workbench(page: Page, url: str) -> None:
+    """Visit the link and wait until VS Code is there and its files are listed."""
+    page.goto(url)
+    page.wait_for_selector(".monaco-workbench", timeout=WORKBENCH_TIMEOUT_MS)
+    page.wait_for_selector(".explorer-folders-view .monaco-list-row", timeout=WORKBENCH_TIMEOUT_MS)
+
+
+def run_command(page: Page, title: str) -> None:
+    """A command of the command palette."""
+    page.keyboard.press("F1")
+    box = page.locator(".quick-input-box input")
+    expect(box).to_be_visible(timeout=20_000)
+    box.fill(f">{title}")
+    page.locator(".quick-input-list .monaco-list-row").first.wait_for(timeout=20_000)
+    page.keyboard.press("Enter")
+
+
+def open_terminal(page: Page) -> None:
+    """A terminal panel with a shell in it."""
+    run_command(page, "Terminal: Create New Terminal")
+    page.locator(".terminal.xterm").first.wait_for(timeout=WORKBENCH_TIMEOUT_MS)
+    page.locator(".xterm-helper-textarea").first.focus()
+
+
+def type_in_terminal(page: Page, line: str) -> None:
+    """A line, and Enter."""
+    page.keyboard.type(line, delay=5)
+    page.keyboard.press("Enter")
+
+
+def edit_and_save(page: Page, name: str, text: str) -> None:
+    """Open a file of the folder by its name, type at its beginning, save."""
+    page.keyboard.press("Control+P")
+    box = page.locator(".quick-input-box input")
+    expect(box).to_be_visible(timeout=20_000)
+    box.fill(name)
+    page.locator(".quick-input-list .monaco-list-row").first.wait_for(timeout=20_000)
+    page.keyboard.press("Enter")
+    page.locator(f'.tab[data-resource-name="{name}"]').wait_for(timeout=20_000)
+    page.locator(".monaco-editor .view-lines").first.click()
+    page.keyboard.press("Control+Home")
+    page.keyboard.type(text)
+    page.keyboard.press("Control+S")
+    page.locator(f'.tab[data-resource-name="{name}"]:not(.dirty)').wait_for(timeout=20_000)
+
+
+def screenshot(page: Page, path: Path) -> None:
+    """What is on the screen now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(path))
