@@ -54,11 +54,21 @@ class DockerRuntime:
     def look(self) -> Sight:
         """All containers and volumes with this node's label."""
         with translated("list the containers and volumes"):
-            mine = {"label": [f"{labels.NODE}={self._node_id}"]}
-            ids = [found["Id"] for found in self._client().containers(all=True, filters=mine)]
-            volumes = self._client().volumes(filters=mine)["Volumes"] or ()
-            containers = [found for id_ in ids if (found := self.inspect(id_)) is not None]
-            return Sight(tuple(containers), tuple(docker_reading.volume(found) for found in volumes))
+            volumes = self._client().volumes(filters=self._mine())["Volumes"] or ()
+        return Sight(self._containers(self._mine()), tuple(map(docker_reading.volume, volumes)))
+
+    def of_pod(self, pod_id: str) -> tuple[Container, ...]:
+        """The containers with this node's and the pod's label."""
+        return self._containers(self._mine(f"{labels.POD}={pod_id}"))
+
+    def _mine(self, *more: str) -> dict[str, Any]:
+        return {"label": [f"{labels.NODE}={self._node_id}", *more]}
+
+    def _containers(self, filters: dict[str, Any]) -> tuple[Container, ...]:
+        with translated("list containers"):
+            ids = [found["Id"] for found in self._client().containers(all=True, filters=filters)]
+        inspected = (self.inspect(container_id) for container_id in ids)
+        return tuple(container for container in inspected if container is not None)
 
     def inspect(self, container: str) -> Container | None:
         """One container, or None."""
@@ -78,11 +88,8 @@ class DockerRuntime:
 
     def users_of(self, volume: str) -> tuple[Container, ...]:
         """All containers that mount the volume."""
-        with translated(f"list the users of volume {volume}"):
-            found = self._client().containers(all=True, filters={"volume": volume})
-        users = (self.inspect(summary["Id"]) for summary in found)
         # The engine's filter matches parts of names as well.
-        return tuple(user for user in users if user is not None and volume in user.volumes)
+        return tuple(user for user in self._containers({"volume": volume}) if volume in user.volumes)
 
     def image_id(self, reference: str) -> str | None:
         """The id of an image that is on the node."""
@@ -224,9 +231,8 @@ class DockerRuntime:
         """Container events of this node, until the connection ends."""
         with translated("follow the engine's events"):
             client = docker.APIClient(base_url=self._base_url, version="auto", timeout=CALL_TIMEOUT_S)
-            mine = {"label": [f"{labels.NODE}={self._node_id}"], "type": ["container"]}
             with self._lock:
-                self._events = client.events(filters=mine, decode=True)
+                self._events = client.events(filters={**self._mine(), "type": ["container"]}, decode=True)
             yield
             for _event in self._events:
                 yield

@@ -133,6 +133,10 @@ class Runtime(Protocol):
         """Every container (stopped ones too) and volume of this node."""
         ...
 
+    def of_pod(self, pod_id: str) -> tuple[Container, ...]:
+        """This node's containers of one pod, of any epoch, half-made ones too."""
+        ...
+
     def inspect(self, container: str) -> Container | None:
         """By id or name; None where there is none."""
         ...

@@ -75,3 +75,8 @@ class Settings(BaseSettings):
     def upstream_address(self) -> str:
         """The address under which nginx finds this node's pods."""
         return self.advertise_address or self.publish_address
+
+    @property
+    def probe_address(self) -> str:
+        """The address under which this node itself finds its pods."""
+        return "127.0.0.1" if self.publish_address == "0.0.0.0" else self.publish_address  # noqa: S104

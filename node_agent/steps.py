@@ -21,6 +21,7 @@ from state.wire import (
     CreatePod,
     CreateWorkspace,
     PodSpec,
+    PodStep,
     RemovalProof,
     RemovePod,
     RemoveWorkspace,
@@ -29,6 +30,7 @@ from state.wire import (
     StartPod,
     StopPod,
     TombstoneProof,
+    WorkspaceStep,
 )
 
 
@@ -182,7 +184,14 @@ Primitive = (
 def next_step(action: Action, seen: Seen) -> Primitive | Done:
     """The next effect, or Done. Raises StepError where the step must not or cannot be done."""
     check_epoch(action, seen.highest_epoch)
-    match action.step:
+    step = action.step
+    if isinstance(step, CreateWorkspace | RestoreWorkspace | ArchiveWorkspace | RemoveWorkspace):
+        return _workspace_step(step, seen)
+    return _pod_step(step, seen)
+
+
+def _workspace_step(step: WorkspaceStep, seen: Seen) -> Primitive | Done:
+    match step:
         case CreateWorkspace():
             return _workspace_made(seen, None)
         case RestoreWorkspace(archive=source):
@@ -191,6 +200,12 @@ def next_step(action: Action, seen: Seen) -> Primitive | Done:
             return _workspace_saved(seen, number)
         case RemoveWorkspace(proof=proof):
             return _workspace_gone(seen, proof)
+        case _ as never:
+            assert_never(never)
+
+
+def _pod_step(step: PodStep, seen: Seen) -> Primitive | Done:
+    match step:
         case CreatePod(spec=spec):
             return _pod_made(seen, spec, None)
         case RestorePod(spec=spec, archive=source):
@@ -211,8 +226,8 @@ def check_epoch(action: Action, highest_epoch: int) -> None:
     """Raises StaleEpoch for an action of an earlier placement (LAW 5)."""
     if action.epoch < highest_epoch:
         raise StaleEpoch(
-            f"This step is of placement {action.epoch}, and this node has seen placement {highest_epoch} of the "
-            "same workspace. It was not done. Nothing needs to be done about it."
+            f"This step is of placement {action.epoch}, and this node has seen placement {highest_epoch} of "
+            "the same workspace. It was not done. Nothing needs to be done about it."
         )
 
 
@@ -276,9 +291,9 @@ def _pod_started(seen: Seen) -> Primitive | Done:
 
 
 def _pod_stopped(seen: Seen) -> Primitive | Done:
-    container = seen.container
-    if container is None:
+    if seen.container is None:
         return Done()
+    container = _present(seen)
     return StopContainer(container.id) if container.live else Done()
 
 

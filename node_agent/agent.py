@@ -1,0 +1,295 @@
+"""The agent at work: actions in, reports and results out. Threads are bounded; the core is synchronous.
+
+Two senders: the long poll, which is also the heartbeat, and the reporter, which sends at once when a result
+is ready or the engine hints at a change. Each takes a number, the results and then the snapshot under one
+lock, so that a report with a higher number is newer than all results sent with it (LAW 11).
+"""
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+
+from node_agent import labels
+from node_agent.errors import StepError, TakenBack
+from node_agent.executor import Executor
+from node_agent.facts import find_facts, unknown_facts
+from node_agent.gateway_client import Gateway, GatewayError
+from node_agent.parts import Parts
+from node_agent.removal import sweep_all
+from node_agent.reporting import Known, build_report
+from node_agent.results import Results
+from node_agent.runtime import Sight
+from node_agent.survey import Surveyor
+from node_agent.workqueue import Lanes, Work, WorkQueue
+from state.wire import Action, NodeFacts, Report, StepProgress, SyncReply, SyncRequest
+
+REPORT_EVERY_S_MIN = 0.05
+PROGRESS_EVERY_S = 1.0
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 5.0
+BACKOFF_REFUSED_S = 10.0
+FACTS_EVERY_S = 300.0
+
+log = structlog.get_logger(__name__)
+
+
+class Agent:
+    """One node's agent. `start`, then `stop`."""
+
+    def __init__(self, parts: Parts, gateway: Gateway) -> None:
+        settings = parts.settings
+        self._parts = parts
+        self._gateway = gateway
+        self._executor = Executor(parts)
+        self._queue = WorkQueue(
+            Lanes(settings.starts_at_once, settings.uploads_at_once, settings.queue_length_max)
+        )
+        self._surveyor = Surveyor(parts, self.report_soon)
+        self._results = Results()
+        self._progress: dict[str, StepProgress] = {}
+        self._progress_told_at_s = 0.0
+        self._generations: dict[str, int] = {}
+        # Sortable by time, so that whoever reads two of them knows which process came later.
+        self._boot_id = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        self._sequence = 0
+        self._sending = threading.Lock()
+        self._handing_over = threading.Lock()
+        self._report_wanted = threading.Event()
+        self._stopping = threading.Event()
+        self._adopted = False
+        self._facts: NodeFacts | None = None
+        self._facts_at_s = 0.0
+        self._threads: list[threading.Thread] = []
+
+    # ---- life ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to sync and to work."""
+        loops: list[tuple[str, Callable[[], None]]] = [
+            ("long-poll", self._poll_loop),
+            ("reporter", self._report_loop),
+            ("engine-events", self._events_loop),
+            ("surveyor", self._surveyor.run),
+        ]
+        loops += [(f"worker-{n}", self._work_loop) for n in range(self._parts.settings.workers_max)]
+        for name, loop in loops:
+            thread = threading.Thread(target=self._keep_on, args=(loop,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _keep_on(self, loop: Callable[[], None]) -> None:
+        """An error that nobody expected must not end a thread that the node lives by (LAW 12)."""
+        while not self._stopping.is_set():
+            try:
+                loop()
+            except Exception:
+                log.exception("agent.loop_broke", thread=threading.current_thread().name)
+                self._stopping.wait(BACKOFF_MAX_S)
+            else:
+                return
+
+    def stop(self) -> None:
+        """Take no more work, let what has begun come to its end within the grace, tell its results."""
+        log.info("agent.stopping", in_hand=len(self._queue.in_hand()))
+        self._queue.close()
+        if not self._queue.wait_empty(self._parts.settings.stop_grace_s):
+            log.warning("agent.unfinished", actions=[work.action.id for work in self._queue.in_hand()])
+        self._stopping.set()
+        self._report_wanted.set()
+        self._surveyor.stop()
+        if self._results.ids():
+            self._sync(0.0)
+
+    def report_soon(self) -> None:
+        """Something has changed that the gateway should hear of."""
+        self._report_wanted.set()
+
+    # ---- work ----------------------------------------------------------------------------------------------
+
+    def _work_loop(self) -> None:
+        while (work := self._queue.take()) is not None:
+            self._do(work)
+
+    def _do(self, work: Work) -> None:
+        action = work.action
+        self._surveyor.begin(action.workspace_id)
+        self.report_soon()
+        try:
+            result = self._executor.execute(action, work.taken_back, self._noter(action))
+        except TakenBack:
+            result = None
+        with self._handing_over:
+            if result is not None:
+                self._results.add(result)
+                self._generations[action.target] = max(
+                    action.generation, self._generations.get(action.target, 0)
+                )
+            self._queue.finish(work)
+            self._progress.pop(action.id, None)
+        self._surveyor.end(action.workspace_id)
+        self.report_soon()
+
+    def _noter(self, action: Action) -> Callable[[str, int, int | None], None]:
+        def note(phase: str, done_bytes: int, total_bytes: int | None) -> None:
+            said = StepProgress(
+                action_id=action.id, phase=phase, done_bytes=done_bytes, total_bytes=total_bytes
+            )
+            with self._handing_over:
+                self._progress[action.id] = said
+            now = time.monotonic()
+            if now - self._progress_told_at_s > PROGRESS_EVERY_S:
+                self._progress_told_at_s = now
+                self.report_soon()
+
+        return note
+
+    # ---- senders -------------------------------------------------------------------------------------------
+
+    def _poll_loop(self) -> None:
+        backoff_s = BACKOFF_FIRST_S
+        while not self._stopping.is_set():
+            self._adopt()
+            error = self._sync(self._parts.settings.sync_wait_s)
+            backoff_s = self._rest(error, backoff_s)
+
+    def _report_loop(self) -> None:
+        backoff_s = BACKOFF_FIRST_S
+        while not self._stopping.is_set():
+            self._report_wanted.wait()
+            self._report_wanted.clear()
+            if self._stopping.is_set():
+                return
+            error = self._sync(0.0)
+            if error is not None:
+                self._report_wanted.set()
+            else:
+                self._stopping.wait(REPORT_EVERY_S_MIN)
+            backoff_s = self._rest(error, backoff_s)
+
+    def _rest(self, error: GatewayError | None, backoff_s: float) -> float:
+        """Wait after a failed sync; the next back-off."""
+        if error is None or self._stopping.is_set():
+            return BACKOFF_FIRST_S
+        # Two senders overtake each other now and then: only an error that lasts is worth a word.
+        if backoff_s > BACKOFF_FIRST_S or not error.overtaken:
+            log.warning("gateway.sync_failed", why=str(error))
+        wait_s = backoff_s if error.retry_soon else BACKOFF_REFUSED_S
+        self._stopping.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+        return min(backoff_s * 2, BACKOFF_MAX_S)
+
+    def _sync(self, wait_s: float) -> GatewayError | None:
+        request = self._request(wait_s)
+        try:
+            reply = self._gateway.sync(request)
+        except GatewayError as error:
+            return error
+        self._take(reply)
+        return None
+
+    def _request(self, wait_s: float) -> SyncRequest:
+        with self._sending:
+            self._sequence += 1
+            with self._handing_over:
+                results = self._results.pending()
+                works = self._queue.in_hand()
+                in_hand = {*self._results.ids(), *(work.action.id for work in works)}
+                progress = tuple(self._progress.values())
+            report, trouble = self._snapshot(tuple(work.action for work in works if work.begun))
+            return SyncRequest(
+                node_id=self._parts.settings.node_id,
+                boot_id=self._boot_id,
+                sequence=self._sequence,
+                facts=self._facts or unknown_facts(self._parts.settings),
+                report=report,
+                engine_error=trouble,
+                results=results,
+                progress=progress,
+                in_hand=tuple(sorted(in_hand)),
+                wait_s=wait_s,
+            )
+
+    def _take(self, reply: SyncReply) -> None:
+        with self._handing_over:
+            self._results.accept(reply.accepted)
+            self._queue.take_back(reply.taken_back)
+            if not self._adopted:
+                return
+            for action in reply.actions:
+                if self._results.lately_accepted(action.id):
+                    continue
+                self._results.forget(action.id)
+                if self._queue.offer(action):
+                    log.info("action.taken", action=action.id, verb=action.step.verb, target=action.target)
+
+    # ---- the node ------------------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Once, before any work: sweep what a former run left half-made, and learn the epochs of the rest."""
+        if self._adopted:
+            return
+        try:
+            swept = sweep_all(self._parts)
+            sight = self._parts.runtime.look()
+            self._parts.journal.see_all(_epochs(sight))
+        except (StepError, OSError) as error:
+            log.warning("agent.cannot_adopt", why=str(error))
+            return
+        self._adopted = True
+        log.info("agent.adopted", containers=len(sight.containers), volumes=len(sight.volumes), swept=swept)
+
+    def _snapshot(self, begun: tuple[Action, ...]) -> tuple[Report | None, str | None]:
+        """What is there now, or why that cannot be known: then nothing may be concluded (LAW 9)."""
+        try:
+            self._refresh_facts()
+            sight = self._parts.runtime.look()
+            states = {volume.name: self._parts.host.volume_state(volume) for volume in sight.volumes}
+            self._surveyor.show(sight, states)
+            known = Known(
+                begun=begun,
+                is_ready=self._parts.ready.is_ready,
+                is_overdue=self._surveyor.is_overdue,
+                session_of=self._parts.host.read_session,
+                generations=dict(self._generations),
+                upstream_address=self._parts.settings.upstream_address,
+                volume_states=states,
+                fingerprints=self._surveyor.fingerprints(sight),
+            )
+            return build_report(sight, known), None
+        except StepError as error:
+            log.warning("engine.cannot_be_asked", code=error.code, why=error.message)
+            return None, error.message
+
+    def _refresh_facts(self) -> None:
+        if self._facts is None or time.monotonic() - self._facts_at_s > FACTS_EVERY_S:
+            self._facts = find_facts(self._parts)
+            self._facts_at_s = time.monotonic()
+
+    def _events_loop(self) -> None:
+        """The engine's events only say: look sooner (LAW 1)."""
+        backoff_s = BACKOFF_FIRST_S
+        while not self._stopping.is_set():
+            try:
+                for _ in self._parts.runtime.changes():
+                    backoff_s = BACKOFF_FIRST_S
+                    self.report_soon()
+            except StepError as error:
+                log.debug("engine.events_ended", why=error.message)
+            self._stopping.wait(backoff_s)
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+
+def _epochs(sight: Sight) -> dict[str, int]:
+    """The highest epoch that is written on anything here, by workspace."""
+    highest: dict[str, int] = {}
+    everything = [found.labels for found in sight.containers] + [found.labels for found in sight.volumes]
+    for written in everything:
+        try:
+            read = labels.read_volume(written)
+        except labels.Unreadable:
+            continue
+        highest[read.workspace] = max(read.epoch, highest.get(read.workspace, 0))
+    return highest

@@ -1,0 +1,178 @@
+"""The object store as steps see it: save, check, restore, labs. Failures are StepErrors."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from node_agent.archive.commit import (
+    ArchiveRequest,
+    ArchiveResult,
+    check_archive,
+    read_manifest,
+    write_archive,
+)
+from node_agent.archive.errors import ArchiveError, RestoreDiskFull, SourceChanged
+from node_agent.archive.fingerprint import tree_fingerprint
+from node_agent.archive.manifest import Manifest
+from node_agent.archive.restore import restore_archive
+from node_agent.errors import DiskFull, ProofVoid, StepError
+from node_agent.labels import IMAGE
+from node_agent.labs import place_lab
+from node_agent.runtime import Container, Volume
+from node_agent.store import Store, StoreAccessDenied, StoreError, StoreNotFound, StoreUnavailable
+from state.model import TargetKind
+from state.wire import Action, ArchiveMade, ArchiveProof, ArchiveSource
+
+Note = Callable[[int, int], None]
+
+_CONTAINER, _STARTED, _FINISHED, _TREE = "container_id", "started_at", "finished_at", "tree"
+_ADVICE: dict[type[StoreError], tuple[str, str]] = {
+    StoreUnavailable: ("store_unavailable", "It is tried again; check CODEPODS_STORE_URL and the network."),
+    StoreAccessDenied: (
+        "store_denied",
+        "Check CODEPODS_STORE_URL and the agent's credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).",
+    ),
+    StoreNotFound: ("store_not_found", "Check that the bucket or directory of CODEPODS_STORE_URL exists."),
+}
+
+
+class Archives:
+    """Archives and labs in one store. Safe to use from several threads. Raises StepError only."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def save_pod(
+        self, action: Action, container: Container, number: int, still: Callable[[], bool], note: Note
+    ) -> ArchiveMade:
+        """Save a stopped container's upper directory; `still` is asked right before the manifest."""
+        assert container.upper_dir is not None
+        request = _request(
+            action,
+            number,
+            {_CONTAINER: container.id, _STARTED: container.started_at, _FINISHED: container.finished_at},
+            image_id=container.image_id,
+            image_ref=container.labels.get(IMAGE),
+        )
+        return self._save(request, Path(container.upper_dir), still, note)
+
+    def save_workspace(
+        self, action: Action, volume: Volume, number: int, still: Callable[[], bool], note: Note
+    ) -> ArchiveMade:
+        """Save a volume that no container writes to; `still` is asked right before the manifest."""
+        request = _request(action, number, {_TREE: self.volume_fingerprint(volume)})
+        return self._save(request, Path(volume.mountpoint), still, note)
+
+    def _save(
+        self, request: ArchiveRequest, source: Path, still: Callable[[], bool], note: Note
+    ) -> ArchiveMade:
+        def confirm() -> None:
+            if not still():
+                raise SourceChanged(f"{request.target_id} was started while it was saved")
+
+        with _told("save it"):
+            result = write_archive(self._store, request, source, progress=note, before_commit=confirm)
+            return _made(result)
+
+    def volume_fingerprint(self, volume: Volume) -> str:
+        """Of the volume's tree as it is now."""
+        with _told("look through the workspace"):
+            return tree_fingerprint(Path(volume.mountpoint))
+
+    def check(self, action: Action, proof: ArchiveProof) -> None:
+        """The proof's archive is whole in the store, and of this target. Raises ProofVoid, or StepError."""
+        with _told("check the archive"):
+            manifest = check_archive(self._store, proof.manifest_key, proof.manifest_digest)
+        _check_target(action, manifest)
+        if _fingerprint(manifest.fingerprint) != proof.fingerprint:
+            raise ProofVoid("The copy was kept: the archive that should replace it was made of another one.")
+
+    def restore(self, action: Action, source: ArchiveSource, target_dir: str, note: Note) -> None:
+        """Unpack an archive into an empty directory. After a StepError the directory must be discarded."""
+        with _told("restore it"):
+            manifest = read_manifest(self._store, source.manifest_key, source.manifest_digest)
+            _check_target(action, manifest)
+            restore_archive(self._store, manifest, Path(target_dir), progress=note)
+
+    def image_id_of(self, source: ArchiveSource) -> str | None:
+        """The id of the image that an archived pod's changes lie on."""
+        with _told("read the archive's manifest"):
+            return read_manifest(self._store, source.manifest_key, source.manifest_digest).image_id
+
+    def place_lab(self, volume: Volume, lab: str, stamp: str) -> None:
+        """Unpack a lab into a workspace."""
+        with _told(f"fetch the lab {lab!r}"):
+            place_lab(self._store, volume, lab, stamp)
+
+
+def _request(
+    action: Action,
+    number: int,
+    fingerprint: Mapping[str, str],
+    image_id: str | None = None,
+    image_ref: str | None = None,
+) -> ArchiveRequest:
+    return ArchiveRequest(
+        kind=_kind(action),
+        target_id=action.target,
+        user_id=action.user_id,
+        epoch=action.epoch,
+        attempt=action.attempt,
+        number=number,
+        created_at=datetime.now(UTC),
+        fingerprint=fingerprint,
+        method="volume" if action.pod_id is None else "overlay2-upper",
+        image_id=image_id,
+        image_ref=image_ref,
+    )
+
+
+def _kind(action: Action) -> TargetKind:
+    return TargetKind.WORKSPACE if action.pod_id is None else TargetKind.POD
+
+
+def _made(result: ArchiveResult) -> ArchiveMade:
+    return ArchiveMade(
+        manifest_key=result.manifest_key,
+        manifest_digest=result.manifest_digest,
+        fingerprint=_fingerprint(result.manifest.fingerprint),
+        size_bytes=result.manifest.size_bytes,
+        image_id=result.manifest.image_id,
+        notices=result.manifest.notices,
+    )
+
+
+def _fingerprint(kept: Mapping[str, str]) -> str:
+    """A manifest's fingerprint as it is on the wire."""
+    if _TREE in kept:
+        return kept[_TREE]
+    return "|".join(kept.get(part, "") for part in (_CONTAINER, _STARTED, _FINISHED))
+
+
+def _check_target(action: Action, manifest: Manifest) -> None:
+    if (manifest.kind, manifest.target_id) != (_kind(action), action.target):
+        raise StepError(
+            f"The archive is of {manifest.kind} {manifest.target_id}, not of {action.target}: not used.",
+            code="archive_of_another",
+            permanent=True,
+        )
+
+
+@contextmanager
+def _told(doing: str) -> Iterator[None]:
+    """Store and archive errors as StepErrors."""
+    try:
+        yield
+    except StoreError as error:
+        code, advice = _ADVICE.get(type(error), (error.code, ""))
+        raise StepError(f"Could not {doing}: {_sentence(error)} {advice}".strip(), code=code) from error
+    except RestoreDiskFull as error:
+        raise DiskFull(f"Could not {doing}: {_sentence(error)}") from error
+    except ArchiveError as error:
+        raise StepError(f"Could not {doing}: {_sentence(error)}", code=error.code) from error
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith((".", "!")) else f"{text}."

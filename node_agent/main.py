@@ -1,0 +1,132 @@
+"""Wiring: settings, logs, the lock on the data directory, signals, a graceful stop."""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+import structlog
+from pydantic import ValidationError
+
+from node_agent.agent import Agent
+from node_agent.archives import Archives
+from node_agent.docker_runtime import DockerRuntime
+from node_agent.facts import agent_version, outgoing_mtu_bytes
+from node_agent.firewall import Firewall, name_servers_of, rules_for
+from node_agent.gateway_client import GatewayClient
+from node_agent.host import HostFiles
+from node_agent.journal import Journal
+from node_agent.open_store import open_store
+from node_agent.parts import Parts, network_plan
+from node_agent.settings import Settings
+from node_agent.store import StoreError
+
+EXIT_CONFIGURATION = 2
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Entry point `codepods-node-agent`."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        sys.exit(_settings_message(error))
+    configure_logs(settings)
+    try:
+        lock = _lock(settings.data_dir)
+        parts = make_parts(settings)
+    except (OSError, ValueError) as error:
+        log.error("agent.cannot_start", why=str(error))
+        sys.exit(EXIT_CONFIGURATION)
+    run(Agent(parts, GatewayClient(settings)), settings)
+    lock.close()
+
+
+def run(agent: Agent, settings: Settings) -> None:
+    """Until SIGTERM or SIGINT; a second one ends it at once. Pods keep running either way."""
+    ended = threading.Event()
+
+    def end(_number: int, _frame: object) -> None:
+        if ended.is_set():
+            os._exit(1)
+        ended.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    log.info("agent.started", node=settings.node_id, version=agent_version(), gateway=settings.gateway_url)
+    agent.start()
+    ended.wait()
+    agent.stop()
+    log.info("agent.stopped")
+
+
+def make_parts(settings: Settings) -> Parts:
+    """All ports on the real things. Raises OSError or ValueError for settings that cannot be."""
+    store = open_store(settings.store_url)
+    try:
+        store.probe()
+    except StoreError as error:
+        # Not fatal: pods that are here can be used, and saving is tried again when it is due.
+        log.error("store.unusable", store=settings.store_url.partition("?")[0], why=str(error))
+    mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()
+    name_servers = name_servers_of(RESOLV_CONF.read_text()) if RESOLV_CONF.exists() else ()
+    return Parts(
+        settings=settings,
+        runtime=DockerRuntime(settings.node_id, settings.docker_host),
+        host=HostFiles(settings.data_dir),
+        journal=Journal(settings.data_dir / "journal.json", settings.node_id),
+        archives=Archives(store),
+        firewall=Firewall(rules_for(settings.node_id, name_servers, settings.blocked_networks)),
+        network=network_plan(settings.node_id, mtu_bytes),
+    )
+
+
+def configure_logs(settings: Settings) -> None:
+    """JSON lines for machines, or coloured lines for a terminal; on standard error."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([structlog.processors.format_exc_info] if as_json else []),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.log_level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _lock(data_dir: Path) -> IO[str]:
+    """One agent per data directory; the kernel lets go of the lock when the process ends, however it ends."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    file = (data_dir / "agent.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(
+            f"another agent uses {data_dir} already: stop it, or set CODEPODS_AGENT_DATA_DIR"
+        ) from error
+    return file
+
+
+def _settings_message(error: ValidationError) -> str:
+    lines = [
+        f"  {'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+        for detail in error.errors(include_url=False, include_input=False)
+    ]
+    return "\n".join(["The node agent's settings cannot be used (see docs/settings.md):", *lines])
+
+
+if __name__ == "__main__":
+    main()

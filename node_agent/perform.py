@@ -1,0 +1,274 @@
+"""Each primitive step's effects, on the ports. The fence is asked right before each of them (LAW 5)."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import assert_never
+
+from node_agent import labels, removal
+from node_agent.errors import ImageNotFound, StepError, TakenBack
+from node_agent.host import VolumeState
+from node_agent.look import find_volume
+from node_agent.parts import Fence, Parts, ProgressNote
+from node_agent.readiness import POLL_EVERY_S
+from node_agent.runtime import STOP_GRACE_S, Container, ContainerPlan, Volume
+from node_agent.steps import (
+    AwaitReady,
+    MakeContainer,
+    MakeVolume,
+    PlaceLab,
+    Primitive,
+    PullImage,
+    RemoveContainer,
+    RemoveVolume,
+    SaveContainer,
+    SaveVolume,
+    StartContainer,
+    StopContainer,
+    SweepContainer,
+    SweepVolume,
+    UnpauseContainer,
+)
+from state.wire import Action, ArchiveMade, ArchiveSource, PodSpec
+
+LOG_LINES_SHOWN = 15
+INSPECT_EVERY_S = 0.2
+
+
+class Performer:
+    """Does one primitive step after another for one action."""
+
+    def __init__(self, parts: Parts, action: Action, fence: Fence, note: ProgressNote) -> None:
+        self._parts = parts
+        self._action = action
+        self._fence = fence
+        self._note = note
+
+    def perform(self, step: Primitive) -> ArchiveMade | None:
+        """Do it. Returns what was committed, for save steps. Raises StepError or TakenBack."""
+        self._fence.check()
+        if isinstance(step, SaveContainer | SaveVolume):
+            return self._save(step)
+        if isinstance(step, StartContainer | UnpauseContainer | AwaitReady | StopContainer):
+            self._run(step)
+        elif isinstance(step, MakeVolume | PullImage | PlaceLab | MakeContainer):
+            self._make(step)
+        else:
+            self._remove(step)
+        return None
+
+    def _save(self, step: SaveContainer | SaveVolume) -> ArchiveMade:
+        archives, note = self._parts.archives, partial(self._note, "saving")
+        if isinstance(step, SaveContainer):
+            container = self._inspect(step.container_id)
+            still = partial(self._pod_is_still, container)
+            return archives.save_pod(self._action, container, step.number, still, note)
+        volume = self._volume()
+        return archives.save_workspace(
+            self._action, volume, step.number, partial(self._workspace_is_still, volume), note
+        )
+
+    def _run(self, step: StartContainer | UnpauseContainer | AwaitReady | StopContainer) -> None:
+        match step:
+            case StartContainer(container_id):
+                self._start(self._inspect(container_id))
+            case UnpauseContainer(container_id):
+                self._parts.runtime.unpause(container_id)
+            case AwaitReady(container_id):
+                self._await_ready(container_id)
+            case StopContainer(container_id):
+                self._parts.runtime.stop(container_id, STOP_GRACE_S)
+            case _ as never:
+                assert_never(never)
+
+    def _make(self, step: MakeVolume | PullImage | PlaceLab | MakeContainer) -> None:
+        match step:
+            case MakeVolume(source):
+                self._make_volume(source)
+            case PullImage(spec):
+                self._pull(spec)
+            case PlaceLab(lab):
+                stamp = f"{self._action.pod_id}-{self._action.attempt}"
+                self._parts.archives.place_lab(self._volume(), lab, stamp)
+            case MakeContainer(spec, image_id, source):
+                self._make_container(spec, image_id, source)
+            case _ as never:
+                assert_never(never)
+
+    def _remove(self, step: SweepContainer | SweepVolume | RemoveContainer | RemoveVolume) -> None:
+        match step:
+            case SweepContainer(container_id):
+                removal.sweep_container(self._parts, container_id)
+            case SweepVolume():
+                removal.sweep_volume(self._parts, self._action)
+            case RemoveContainer(container_id, proof):
+                removal.remove_container(self._parts, self._action, container_id, proof, self._fence)
+            case RemoveVolume(proof):
+                removal.remove_volume(self._parts, self._action, proof, self._fence)
+            case _ as never:
+                assert_never(never)
+
+    # ---- making --------------------------------------------------------------------------------------------
+
+    def _make_volume(self, source: ArchiveSource | None) -> None:
+        action, host = self._action, self._parts.host
+        name = labels.volume_name(action.workspace_id, action.epoch)
+        written = labels.VolumeLabels(
+            action.user_id, action.workspace_id, self._parts.settings.node_id, action.epoch
+        )
+        volume = self._parts.runtime.create_volume(name, written.as_labels())
+        if source is None:
+            host.own_top(volume)
+        else:
+            host.mark(volume, VolumeState.HALF)
+            self._restore(source, volume.mountpoint, partial(removal.sweep_volume, self._parts, action))
+        host.mark(volume, VolumeState.WHOLE)
+
+    def _pull(self, spec: PodSpec) -> None:
+        self._note("pulling the image", 0, None)
+        self._parts.runtime.pull(spec.image)
+        if self._parts.runtime.image_id(spec.image_id or spec.image) is None:
+            raise ImageNotFound(
+                f"The pod was made of the image {spec.image_id}, which is not on the node; {spec.image!r} "
+                "now names another one. Load the old image on the node (docker load), or pull it by digest."
+            )
+
+    def _make_container(self, spec: PodSpec, image_id: str, source: ArchiveSource | None) -> None:
+        action, runtime = self._action, self._parts.runtime
+        name = labels.container_name(action.pod_id or "", action.epoch)
+        runtime.ensure_network(self._parts.network)
+        if source is None:
+            runtime.create(self._plan(name, spec, image_id))
+            return
+        half = labels.partial_name(action.pod_id or "", action.epoch, action.attempt)
+        made = runtime.create(self._plan(half, spec, image_id))
+        if made.upper_dir is None:
+            raise StepError(
+                "The pod cannot be restored here: this engine does not show where a container's changes are. "
+                "Use the overlay2 storage driver on this node.",
+                code="archive_unsupported",
+                permanent=True,
+            )
+        self._restore(source, made.upper_dir, partial(removal.sweep_container, self._parts, made.id))
+        runtime.rename(made.id, name)
+
+    def _restore(self, source: ArchiveSource, target_dir: str, discard: Callable[[], None]) -> None:
+        note = partial(self._note, "restoring")
+        try:
+            self._parts.archives.restore(self._action, source, target_dir, note)
+            self._fence.check()
+        except (StepError, TakenBack):
+            with suppress(StepError):
+                discard()
+            raise
+
+    def _plan(self, name: str, spec: PodSpec, image_id: str) -> ContainerPlan:
+        action, settings = self._action, self._parts.settings
+        pod_id = action.pod_id or ""
+        written = labels.PodLabels(
+            pod=pod_id,
+            user=action.user_id,
+            workspace=action.workspace_id,
+            node=settings.node_id,
+            epoch=action.epoch,
+            generation=action.generation,
+            name=spec.name,
+            image=spec.image,
+        )
+        return ContainerPlan(
+            name=name,
+            image_id=image_id,
+            labels=written.as_labels(),
+            hostname=pod_id,
+            volume=labels.volume_name(action.workspace_id, action.epoch),
+            session_dir=self._parts.host.session_dir(pod_id, action.epoch),
+            network=self._parts.network.name,
+            runtime=self._parts.container_runtime(),
+            publish_address=settings.publish_address,
+            cpu_millis=spec.cpu_millis,
+            memory_mib=spec.memory_mib,
+            pids=spec.pids,
+        )
+
+    # ---- running -------------------------------------------------------------------------------------------
+
+    def _start(self, container: Container) -> None:
+        if container.session_dir is None:
+            raise StepError(
+                "The pod's container has no session directory: it was not made by this agent's steps. "
+                "Look at it on the node with docker inspect.",
+                code="container_strange",
+            )
+        self._parts.runtime.ensure_network(self._parts.network)
+        self._parts.firewall.ensure()
+        self._parts.host.write_session(container.session_dir)
+        self._fence.check()
+        self._parts.runtime.start(container.id)
+
+    def _await_ready(self, container_id: str) -> None:
+        deadline = time.monotonic() + self._parts.settings.start_timeout_s_max
+        while time.monotonic() < deadline:
+            container = self._running(container_id)
+            look_again_at = time.monotonic() + INSPECT_EVERY_S
+            while time.monotonic() < look_again_at:
+                if self._answers(container):
+                    self._parts.ready.confirm(container)
+                    return
+                self._fence.taken_back.wait(POLL_EVERY_S)
+                self._fence.check()
+        self._parts.runtime.stop(container_id, STOP_GRACE_S)
+        raise StepError(
+            f"The IDE did not answer within {self._parts.settings.start_timeout_s_max:.0f} s, and the pod "
+            f"was stopped. {self._said(container_id)}",
+            code="start_timeout",
+        )
+
+    def _answers(self, container: Container) -> bool:
+        secret = self._parts.host.read_session(container.session_dir)
+        if container.host_port is None or secret is None:
+            return False
+        return self._parts.ide_answers(self._parts.settings.probe_address, container.host_port, secret)
+
+    def _running(self, container_id: str) -> Container:
+        container = self._inspect(container_id)
+        if container.live:
+            return container
+        cause = "it ran out of memory" if container.oom_killed else f"exit code {container.exit_code}"
+        raise StepError(
+            f"The pod exited while it was starting ({cause}). {self._said(container_id)}",
+            code="exited_at_start",
+        )
+
+    def _said(self, container_id: str) -> str:
+        try:
+            lines = self._parts.runtime.last_lines(container_id, LOG_LINES_SHOWN)
+        except StepError:
+            lines = ""
+        return f"Its last lines: {lines}" if lines else "It said nothing."
+
+    # ---- looking -------------------------------------------------------------------------------------------
+
+    def _inspect(self, container_id: str) -> Container:
+        container = self._parts.runtime.inspect(container_id)
+        if container is None:
+            raise StepError("The pod's container was removed meanwhile. It is made again.", code="pod_absent")
+        return container
+
+    def _volume(self) -> Volume:
+        volume = find_volume(self._parts, self._action)
+        if volume is None:
+            raise StepError(
+                "The user's workspace was removed meanwhile. It is made again.", code="workspace_absent"
+            )
+        return volume
+
+    def _pod_is_still(self, container: Container) -> bool:
+        """Asked right before an archive's manifest is written: is the source what was read?"""
+        self._fence.check()
+        now = self._inspect(container.id)
+        return now.quiet and now.fingerprint == container.fingerprint
+
+    def _workspace_is_still(self, volume: Volume) -> bool:
+        self._fence.check()
+        return not any(user.live for user in self._parts.runtime.users_of(volume.name))

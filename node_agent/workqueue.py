@@ -1,0 +1,114 @@
+"""Which action may run now: one per target, bounded by kind, first come first served otherwise.
+
+A workspace step runs alone in its workspace; steps of different pods of one workspace run side by side.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from state.wire import Action
+
+_STARTS = frozenset({"start_pod"})
+_UPLOADS = frozenset({"archive_pod", "archive_workspace"})
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """How many actions of a kind may run at a time (LAW 15)."""
+
+    starts_max: int
+    uploads_max: int
+    queue_length_max: int
+
+
+@dataclass(slots=True)
+class Work:
+    """An action in hand. `taken_back` is set when nobody wants it any more; `begun` once a worker has it."""
+
+    action: Action
+    taken_back: threading.Event = field(default_factory=threading.Event)
+    begun: bool = False
+
+
+class WorkQueue:
+    """Actions in hand, waiting or begun. Safe to use from several threads."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._changed = threading.Condition()
+        self._works: dict[str, Work] = {}
+        self._closed = False
+
+    def offer(self, action: Action) -> bool:
+        """Take an action in hand. False when it is in hand already, or the queue is full or closed."""
+        with self._changed:
+            full = len(self._works) >= self._lanes.queue_length_max
+            if self._closed or full or action.id in self._works:
+                return False
+            self._works[action.id] = Work(action)
+            self._changed.notify()
+            return True
+
+    def take(self) -> Work | None:
+        """Wait for an action that may run, and begin it. None once the queue is closed."""
+        with self._changed:
+            while not self._closed:
+                work = next(filter(self._may_run, self._works.values()), None)
+                if work is not None:
+                    work.begun = True
+                    return work
+                self._changed.wait()
+            return None
+
+    def finish(self, work: Work) -> None:
+        """The action is no longer in hand."""
+        with self._changed:
+            self._works.pop(work.action.id, None)
+            self._changed.notify_all()
+
+    def take_back(self, action_ids: Iterable[str]) -> None:
+        """Forget what waits; tell what has begun to end as soon as it safely can."""
+        with self._changed:
+            for action_id in action_ids:
+                work = self._works.get(action_id)
+                if work is None:
+                    continue
+                work.taken_back.set()
+                if not work.begun:
+                    del self._works[action_id]
+
+    def in_hand(self) -> tuple[Work, ...]:
+        """All actions in hand, oldest first."""
+        with self._changed:
+            return tuple(self._works.values())
+
+    def close(self) -> None:
+        """Hand out no more work; what waits is forgotten and will be asked for again."""
+        with self._changed:
+            self._closed = True
+            self._works = {key: work for key, work in self._works.items() if work.begun}
+            self._changed.notify_all()
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until nothing is in hand."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._works, timeout_s)
+
+    def _may_run(self, work: Work) -> bool:
+        if work.begun:
+            return False
+        begun = [other.action for other in self._works.values() if other.begun]
+        return not any(_exclude(work.action, other) for other in begun) and self._has_lane(work.action, begun)
+
+    def _has_lane(self, action: Action, begun: list[Action]) -> bool:
+        for verbs, at_once_max in ((_STARTS, self._lanes.starts_max), (_UPLOADS, self._lanes.uploads_max)):
+            if action.step.verb in verbs:
+                return sum(other.step.verb in verbs for other in begun) < at_once_max
+        return True
+
+
+def _exclude(one: Action, other: Action) -> bool:
+    if one.workspace_id != other.workspace_id:
+        return False
+    return one.pod_id is None or other.pod_id is None or one.pod_id == other.pod_id
