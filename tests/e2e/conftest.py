@@ -1,4 +1,4 @@
-"""One installation with two nodes for the whole folder: starting it costs seconds, each test uses its own user."""
+"""One installation with two nodes for the whole folder; each test uses users of its own."""
 
 from collections.abc import Iterator
 

@@ -1,0 +1,45 @@
+"""Bad input, end to end: a clear error where it is met, in `podctl explain`, and nothing stuck behind it."""
+
+import json
+
+import pytest
+
+from tests.support.local_installation import LocalInstallation
+
+
+@pytest.mark.parametrize("user", ["../../etc/passwd", "ünïcode", "a" * 10_000, "", "-rf", "a/b", "a b"])
+def test_impossible_user_names_are_refused(installation: LocalInstallation, user: str) -> None:
+    """Path tricks, unicode, 10 kB: refused at once, saying what a user id may be."""
+    refused = installation.run("open", f"--user={user}", "--lab", "hello", check=False)
+
+    assert refused.returncode in (1, 2)
+    assert "user" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--lab", "no-such-lab"], "lab_not_found"),
+        (["--lab", "hello", "--image", "codepods-no-such-image:1"], "image_not_found"),
+    ],
+)
+def test_what_is_not_there_is_named(installation: LocalInstallation, options: list[str], code: str) -> None:
+    """No such lab, no such image: --wait fails fast, explain says why, others are not held up."""
+    failed = installation.run("open", "--user", "bad-" + code.split("_")[0], *options, "--wait", check=False)
+
+    assert failed.returncode == 1
+    assert options[-1] in failed.stderr
+    pods = json.loads(installation.run("list", "--user", "bad-" + code.split("_")[0], "--json").stdout)
+    (pod,) = pods["pods"] if isinstance(pods, dict) else pods
+    explained = json.dumps(installation.json("explain", pod["pod_id"]))
+    assert code in explained
+    assert installation.open("bystander")["state"] == "running"
+
+
+def test_an_unknown_pod_is_said_plainly(installation: LocalInstallation) -> None:
+    """A pod id that nobody has: exit 1 and one line that says so."""
+    refused = installation.run("get", "p-aaaaaaaaaaaa", check=False)
+
+    assert refused.returncode == 1
+    assert "p-aaaaaaaaaaaa" in refused.stderr
