@@ -170,7 +170,9 @@ def render(settings: NginxSettings) -> str:
     )
 
 
-def find_nginx(binary: str = "nginx") -> NginxInstall:
+def find_nginx(
+    binary: str = "nginx", module_directories: tuple[str, ...] = MODULE_DIRECTORIES
+) -> NginxInstall:
     """The nginx on PATH and its njs module. Raises `NginxConfigError` when one of them is missing."""
     found = shutil.which(binary)
     if found is None:
@@ -178,7 +180,7 @@ def find_nginx(binary: str = "nginx") -> NginxInstall:
             f"{binary} is not on PATH. Install it: apt-get install nginx libnginx-mod-http-js (Debian)"
         )
     told = subprocess.run([found, "-V"], check=True, capture_output=True, text=True, timeout=10).stderr
-    return NginxInstall(found, _find_module(told), _version(told))
+    return NginxInstall(found, _find_module(told, module_directories), _version(told))
 
 
 def _version(told: str) -> tuple[int, ...]:
@@ -186,9 +188,9 @@ def _version(told: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else (0, 0, 0)
 
 
-def _find_module(told: str) -> Path:
+def _find_module(told: str, known: tuple[str, ...]) -> Path:
     match = re.search(r"--modules-path=(\S+)", told)
-    directories = ([match.group(1)] if match else []) + list(MODULE_DIRECTORIES)
+    directories = [match.group(1), *known] if match else list(known)
     for directory in directories:
         module = Path(directory) / MODULE_NAME
         if module.exists():

@@ -2,11 +2,13 @@
 
 import http.client
 import re
+import time
 from dataclasses import replace
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from api.access_token import open_token, seal
 from tests.support.front import PAGE, POD_DOMAIN, SECRET, Front, assert_refused, front_door, socket_to
 from tests.support.nginx import free_port, front_directory, running_nginx
 from tests.support.recording_pod import recording_pod
@@ -27,6 +29,27 @@ def test_a_link_becomes_a_cookie_of_its_pod_and_a_clean_address(front: Front) ->
     assert value.startswith("v1.")
     assert attributes == ["Path=/pods/pod-a/", "Max-Age=43200", "Secure", "HttpOnly", "SameSite=Lax"]
     assert front.reached() == 0
+
+
+def test_the_cookie_outlives_the_link(front: Front) -> None:
+    """A link is for minutes; what it opens is for the working day, with everything else as the link said."""
+    link = front.claims("pod-a")
+    answer = front.nginx.ask(f"/pods/pod-a/?tkn={seal(link, front.keyring, 'url')}", PAGE)
+    cookie = (answer.header("Set-Cookie") or "").partition("=")[2].partition(";")[0]
+    now = int(time.time())
+
+    session = open_token(cookie, front.keyring, "cookie", "pod-a", now)
+
+    assert now + 43_190 <= session.expires_at <= now + 43_200
+    assert replace(session, expires_at=link.expires_at) == link
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_only_a_visit_redeems_a_link(front: Front, method: str) -> None:
+    """A form on another page cannot have a browser take a cookie."""
+    assert_refused(
+        front.nginx.ask(f"/pods/pod-a/?tkn={front.token('pod-a')}", PAGE, method=method, body=b"x")
+    )
 
 
 def test_the_cookie_opens_the_pod(front: Front) -> None:
@@ -299,3 +322,23 @@ def test_a_token_is_in_no_log(front: Front) -> None:
     assert SECRET["pod-a"] not in front.nginx.access_log() + front.nginx.error_log()
     assert '"refusal":"does_not_open"' in told
     assert '"session":"session-of-pod-a"' in told
+
+
+def test_too_many_links_at_once_are_told_to_wait() -> None:
+    """Beyond a class behind one address: 429 with a page, when to come again, and still no token in a log."""
+    with front_directory() as directory, front_door(directory) as front:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", front.nginx.settings.https_port, context=front.nginx.tls
+        )
+        token = front.token("pod-a")
+        statuses, response = [], None
+        while response is None or (response.status == 303 and len(statuses) < 5000):
+            connection.request("GET", f"/pods/pod-a/?tkn={token}")
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+        connection.close()
+
+        assert statuses[:200] == [303] * 200
+        assert (response.status, response.getheader("Retry-After")) == (429, "10")
+        assert token[-40:] not in front.nginx.error_log()

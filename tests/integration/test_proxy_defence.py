@@ -6,7 +6,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from api.access_token import Keyring, seal
-from tests.support.front import PAGE, SECRET, Front, assert_refused, socket_to
+from tests.support.front import PAGE, POD_DOMAIN, SECRET, Front, assert_refused, socket_to
 
 # ---- what is refused -------------------------------------------------------------------------------------
 
@@ -234,9 +234,19 @@ def test_a_pods_answer_cannot_steer_nginx_or_the_browser_beyond_the_pod(front: F
     assert answer.header("Service-Worker-Allowed") == "/pods/pod-a/"
     for name in ("X-Accel-Redirect", "Strict-Transport-Security", "Clear-Site-Data", "Alt-Svc"):
         assert answer.header(name) is None
-    assert [cookie.partition("Path=")[2].partition(";")[0] for cookie in answer.all("Set-Cookie")] == [
-        "/pods/pod-a/"
-    ] * 2
+    assert answer.all("Set-Cookie") == ["s=1; Path=/pods/pod-a/; Domain=localhost", "t=1; Path=/pods/pod-a/"]
+
+
+def test_a_pods_cookies_stay_on_its_host(front: Front) -> None:
+    """With a host name for each pod, no cookie is for all of them."""
+    front.pods["pod-a"].answers["/x"] = (200, [("Set-Cookie", f"s=1; Domain={POD_DOMAIN}")])
+    host = f"pod-a.{POD_DOMAIN}"
+
+    answer = front.nginx.ask(
+        "/x", [("Cookie", f"__Host-codepods={front.token('pod-a', 'cookie')}")], host=host
+    )
+
+    assert answer.all("Set-Cookie") == [f"s=1; Domain={host}"]
 
 
 def test_redirects_of_an_application_stay_within_its_pod(front: Front) -> None:
