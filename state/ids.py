@@ -23,7 +23,8 @@ POD_NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 NODE_ID_PATTERN = POD_NAME_PATTERN
 # A directory under /workspaces.
 LAB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,510}$"
+IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/:@+-]*$"
+IMAGE_CHARS_MAX = 400
 
 
 def new_pod_id() -> str:

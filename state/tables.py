@@ -5,7 +5,6 @@ the same tables. Hot paths read and write with plain SQL, not with these classes
 """
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +12,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
-    Column,
-    DateTime,
-    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -25,63 +21,15 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import Field, SQLModel
+from sqlmodel import SQLModel
 
 from state import ids
+from state.columns import API, DATABASE, DESIRED, IDENTITY, NODE, RECONCILER, TIME, of, one_of, ref, shaped
 from state.model import ActionState, Desired, Observed, TargetKind, Verb, WorkspaceObserved
 
 REPORTED_POD_STATES = tuple(state for state in Observed if state is not Observed.UNKNOWN)
 FAILOVERS = ("wait", "from_last_archive")
 TOKEN_SCOPES = ("revpro", "admin", "read")
-
-
-class Owner(StrEnum):
-    """Who may write a column. The guards in the database say so too (docs/sql.md)."""
-
-    IDENTITY = "identity"  # set when the row is made, and never again
-    DATABASE = "database"  # set by triggers
-    DESIRED = "desired"  # API, admins, policies
-    RECONCILER = "reconciler"
-    NODE = "node"  # what a node reported, written by the gateway
-    API = "api"
-
-
-IDENTITY, DATABASE, DESIRED, RECONCILER, NODE, API = Owner
-
-TIME = DateTime(timezone=True)
-
-
-def of(
-    owner: Owner,
-    kind: Any,
-    *constraints: Any,
-    default: str | None = None,
-    null: bool = False,
-    **options: Any,
-) -> Any:
-    """A column with its owner. `default` is the server's, as SQL."""
-    server_default = None if default is None else text(default)
-    info = {"owner": owner}
-    column: Column[Any] = Column(
-        kind, *constraints, info=info, server_default=server_default, nullable=null, **options
-    )
-    return Field(sa_column=column)
-
-
-def ref(table: str) -> ForeignKey:
-    """A reference to another table's id."""
-    return ForeignKey(f"{table}.id")
-
-
-def one_of(column: str, values: Any, name: str) -> CheckConstraint:
-    """A CHECK whose name says the rule, for the name is what a person in psql is shown."""
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=name)
-
-
-def shaped(column: str, pattern: str, name: str) -> CheckConstraint:
-    """A CHECK against one of the patterns of state.ids."""
-    return CheckConstraint(f"{column} ~ '{pattern}'".replace(":", r"\:"), name=name)
 
 
 class WorkspaceRow(SQLModel, table=True):
@@ -130,6 +78,7 @@ class PodRow(SQLModel, table=True):
         shaped("id", ids.POD_ID_PATTERN, "pod_id_is_p_dash_12_base32"),
         shaped("name", ids.POD_NAME_PATTERN, "pod_name_is_1_to_63_lower_case_letters_digits_and_dashes"),
         shaped("image", ids.IMAGE_PATTERN, "pod_image_is_an_image_reference"),
+        CheckConstraint(f"length(image) <= {ids.IMAGE_CHARS_MAX}", name="pod_image_is_at_most_400_chars"),
         shaped("lab", ids.LAB_PATTERN, "pod_lab_is_1_to_63_letters_digits_dot_underscore_and_dash"),
         one_of("desired_state", Desired, "pod_desired_state_is_running_stopped_archived_or_deleted"),
         one_of("failover", FAILOVERS, "pod_failover_is_wait_or_from_last_archive"),

@@ -1,0 +1,91 @@
+"""Nodes: registering them, knowing them again, and what people see of them."""
+
+import hmac
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from state import events
+from state.database import Database, act_as
+from state.model import Resources
+from state.tokens import hash_of
+
+_REGISTER = """
+    INSERT INTO node AS n (id, token_hash) VALUES (%(id)s, %(hash)s)
+        ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash
+     WHERE n.token_hash <> excluded.token_hash
+    RETURNING xmax = 0 AS new
+"""
+_LIST = """
+    SELECT s.*, n.facts FROM node_status s JOIN node n USING (id) ORDER BY s.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node as people see it. `reserved` is for pods that run or are about to; never heard is silent."""
+
+    id: str
+    address: str | None
+    cordoned: bool
+    silent: bool
+    last_seen_at: datetime | None
+    last_seen_ago: timedelta | None
+    engine_error: str | None
+    capacity: Resources
+    reserved: Resources
+    pods: int
+    running: int
+    facts: dict[str, Any]
+
+
+class NodeNotFound(Exception):
+    """There is no node of this id."""
+
+
+def register(db: Database, node_id: str, token: str) -> None:
+    """Make a node known, or give a known one another token. The token is kept as a hash."""
+    with db.transaction() as connection:
+        row = connection.execute(_REGISTER, {"id": node_id, "hash": hash_of(token)}).fetchone()
+        if row is not None:
+            what = "registered" if row["new"] else "new token"
+            events.append(connection, actor="admin", kind="node", node_id=node_id, to_value=what)
+
+
+def authenticate_node(db: Database, node_id: str, token: str) -> bool:
+    """Whether the token is the node's."""
+    with db.transaction() as connection:
+        row = connection.execute("SELECT token_hash FROM node WHERE id = %s", (node_id,)).fetchone()
+    return row is not None and hmac.compare_digest(row["token_hash"], hash_of(token))
+
+
+def list_nodes(db: Database) -> list[NodeStatus]:
+    """All nodes, by id."""
+    with db.transaction() as connection:
+        return [_status(row) for row in connection.execute(_LIST)]
+
+
+def set_cordoned(db: Database, node_id: str, cordoned: bool, *, actor: str) -> None:
+    """Keep new placements off a node, or let them come again. Raises `NodeNotFound`."""
+    with db.transaction() as connection:
+        act_as(connection, actor)
+        done = connection.execute("UPDATE node SET cordoned = %s WHERE id = %s", (cordoned, node_id))
+        if done.rowcount == 0:
+            raise NodeNotFound(f"There is no node {node_id}. `podctl nodes` lists them.")
+
+
+def _status(row: dict[str, Any]) -> NodeStatus:
+    return NodeStatus(
+        id=row["id"],
+        address=row["address"],
+        cordoned=row["cordoned"],
+        silent=row["silent"],
+        last_seen_at=row["last_seen_at"],
+        last_seen_ago=row["last_seen_ago"],
+        engine_error=row["engine_error"],
+        capacity=Resources(row["cpu_millis"], row["memory_mib"], pids=0),
+        reserved=Resources(row["reserved_cpu_millis"], row["reserved_memory_mib"], pids=0),
+        pods=row["pods"],
+        running=row["running"],
+        facts=row["facts"],
+    )

@@ -1,0 +1,3 @@
+"""Fixtures for all tests live in tests/support, one file per real part."""
+
+pytest_plugins = ["tests.support.postgres", "tests.support.api_server"]
