@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from reconciler.outage import Outage
-from reconciler.waiting import Waiter, Waker, WaitingNodes
+from reconciler.waiting import Waiter, WaitingNodes, Waker
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.model import Limits
 from state.nodes import authenticate_node
@@ -100,8 +100,8 @@ class Gateway:
         try:
             yield
         finally:
-            waker.stop()
             self._loop = None
+            await to_thread.run_sync(waker.stop)
 
     async def _healthz(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok", "nodes_waiting": len(self._nodes)})

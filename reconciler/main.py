@@ -16,7 +16,7 @@ import structlog
 import uvicorn
 from pydantic import TypeAdapter, ValidationError
 
-from reconciler.gateway import Gateway
+from reconciler.gateway import DATABASE_CALLS_MAX, Gateway
 from reconciler.lead import Lead
 from reconciler.loop import Loop, Resync
 from reconciler.outage import Outage
@@ -33,8 +33,14 @@ EXIT_USAGE = 2
 # Long polls are answered at once when we stop, so this is only for a report that is being written down.
 GRACEFUL_STOP_S = 5
 DATABASE_RETRY_S = 1.0
+# What the gateway may use at a time, and one each for the loop, the timers and the waker.
+DATABASE_CONNECTIONS_MAX = DATABASE_CALLS_MAX + 3
 
 log = structlog.get_logger(__name__)
+
+
+class CannotRun(Exception):
+    """There is no point in starting. The message says why and what to do."""
 
 
 def main() -> None:
@@ -47,7 +53,7 @@ def main() -> None:
     _configure_log(settings.log_level)
     try:
         _run(settings, arguments)
-    except (WrongDatabase, DatabaseUnavailable, OSError) as error:
+    except (CannotRun, WrongDatabase, DatabaseUnavailable) as error:
         log.error("cannot_run", error=str(error))
         sys.exit(EXIT_FAILED)
 
@@ -79,7 +85,7 @@ def _run(settings: Settings, arguments: argparse.Namespace) -> None:
         return
     stop, outage = _stop_on_signals(), Outage("database")
     if _migrated(url, stop, outage):
-        with closing(Database(url, "reconciler")) as db:
+        with closing(Database(url, "reconciler", DATABASE_CONNECTIONS_MAX)) as db:
             _serve(db, url, settings, stop, outage)
 
 
@@ -102,11 +108,11 @@ def _once(db: Database, settings: Settings, dry: bool) -> str:
     if dry:
         plan = dry_run(db, settings.limits(), now)
     else:
-        lead = Lead(db, _holder())
+        lead = Lead(db, f"{socket.gethostname()}:{os.getpid()}")
         lead.attend()
         leading = lead.current()
         if leading is None:
-            raise OSError("another reconciler leads; add --dry-run to see what is due")
+            raise CannotRun("another reconciler leads; add --dry-run to see what is due")
         plan = tick(db, settings.limits(), leading, now).plan
         lead.resign()
     return TypeAdapter(Plan).dump_json(plan, indent=2).decode()
@@ -114,12 +120,13 @@ def _once(db: Database, settings: Settings, dry: bool) -> str:
 
 def _serve(db: Database, url: str, settings: Settings, stop: threading.Event, outage: Outage) -> None:
     limits = settings.limits()
-    lead, resync = Lead(db, _holder()), Resync()
+    listener = _listen(settings.gateway_host, settings.gateway_port)
+    lead, resync = Lead(db, _holder(listener)), Resync()
     loop_bell = Doorbell(url, ["codepods_desired", "codepods_observed"])
     gateway_bell = Doorbell(url, ["codepods_actions"])
     timers = start_timers(db, limits, lead, resync.ask, outage)
     try:
-        with _served(Gateway(db, gateway_bell, limits), settings):
+        with _served(Gateway(db, gateway_bell, limits), listener):
             Loop(db, loop_bell, limits, lead, resync, outage).run(stop)
     finally:
         timers.shutdown(wait=True)
@@ -129,9 +136,8 @@ def _serve(db: Database, url: str, settings: Settings, stop: threading.Event, ou
 
 
 @contextmanager
-def _served(gateway: Gateway, settings: Settings) -> Iterator[None]:
-    """The gateway, listening in a thread of its own."""
-    listener = _listen(settings.gateway_host, settings.gateway_port)
+def _served(gateway: Gateway, listener: socket.socket) -> Iterator[None]:
+    """The gateway, in a thread of its own."""
     config = uvicorn.Config(
         gateway.app(), log_config=None, access_log=False, timeout_graceful_shutdown=GRACEFUL_STOP_S
     )
@@ -154,7 +160,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise OSError(
+        raise CannotRun(
             f"the gateway cannot listen on {host}:{port}: {error.strerror};"
             " set CODEPODS_GATEWAY_HOST or CODEPODS_GATEWAY_PORT to move it"
         ) from error
@@ -174,8 +180,9 @@ def _resign(lead: Lead) -> None:
         log.warning("not_resigned", error=str(error), why="the lease runs out by itself")
 
 
-def _holder() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+def _holder(listener: socket.socket) -> str:
+    """A name that nobody else has while we run, and that we have again after a restart: we lead at once then."""
+    return f"{socket.gethostname()}:{listener.getsockname()[1]}"
 
 
 def _configure_log(level: str) -> None:

@@ -96,7 +96,7 @@ def _pass(
 ) -> TickOutcome:
     world = read_world(db, workspace_ids, leading.since)
     decided = plan(world, now, limits)
-    recorded = record(db, decided, leading.leadership, workspace_ids)
+    recorded = record(db, decided, leading.leadership, now, workspace_ids)
     more = len(workspace_ids) >= WORKSPACES_PER_PASS_MAX
     return TickOutcome(len(workspace_ids), decided, recorded, more=more)
 

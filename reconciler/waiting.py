@@ -97,8 +97,10 @@ class Waker(threading.Thread):
                 self._look()
 
     def stop(self) -> None:
-        """End the thread within a safety poll."""
+        """End the thread, and wait for its end."""
         self._stop_asked.set()
+        self._doorbell.ring()
+        self.join()
 
     def _look(self) -> None:
         try:

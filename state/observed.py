@@ -213,7 +213,7 @@ def _vanished_volume(row: Row) -> Iterable[Oddity]:
 
 
 def _is_live(known: Known, row: Row, epoch: int) -> bool:
-    return row["live_node_id"] == known.node_id and row["live_epoch"] == epoch
+    return (row["live_node_id"], row["live_epoch"]) == (known.node_id, epoch)
 
 
 def _before(row: Row, column: str) -> object:

@@ -136,7 +136,7 @@ _LET_GO = """
        AND next_check_at > clock_timestamp()
 """
 
-_LOOK_AGAIN = "UPDATE workspace SET next_check_at = now() + %(after)s WHERE id = ANY(%(ids)s)"
+_LOOK_AGAIN = "UPDATE workspace SET next_check_at = %(at)s WHERE id = ANY(%(ids)s)"
 
 _PARK = """
     UPDATE pod SET condition = 'parked', reason = %(reason)s, next_check_at = %(retry_at)s,
@@ -187,7 +187,9 @@ class Recorded:
 # ---- the reconciler's side -----------------------------------------------------------------------------
 
 
-def record(db: Database, plan: Plan, leadership: Leadership, examined: Collection[str] = ()) -> Recorded:
+def record(
+    db: Database, plan: Plan, leadership: Leadership, now: datetime, examined: Collection[str] = ()
+) -> Recorded:
     """Write `plan` down in one transaction; `examined` are the workspaces it was made from.
 
     Raises `LeadershipLost` when the term is over: nothing is written then.
@@ -202,7 +204,7 @@ def record(db: Database, plan: Plan, leadership: Leadership, examined: Collectio
         taken_back = _take_back(conn, plan.take_backs)
         enqueued = _enqueue(conn, plan.steps)
         decided = _decide(conn, plan, workspaces)
-        refused = _look_again(conn, plan, {row["target"] for row in enqueued}, taken_back)
+        refused = _look_again(conn, plan, now, {row["target"] for row in enqueued}, taken_back)
         if taken_back or enqueued:
             conn.execute("NOTIFY codepods_actions")
     return Recorded(placed, released, len(enqueued), len(taken_back), decided, refused)
@@ -345,15 +347,19 @@ def _decide(conn: Connection, plan: Plan, workspaces: Sequence[str]) -> int:
 
 
 def _look_again(
-    conn: Connection, plan: Plan, enqueued: set[str], taken_back: Sequence[Mapping[str, Any]]
+    conn: Connection,
+    plan: Plan,
+    now: datetime,
+    enqueued: set[str],
+    taken_back: Sequence[Mapping[str, Any]],
 ) -> int:
     """Nobody else wakes a workspace whose step was refused, or whose action was just taken back."""
     refused = {step.workspace_id for step in plan.steps if step.target not in enqueued}
     if refused:
-        conn.execute(_LOOK_AGAIN, {"ids": sorted(refused), "after": REFUSED_RETRY})
+        conn.execute(_LOOK_AGAIN, {"ids": sorted(refused), "at": now + REFUSED_RETRY})
     if taken_back:
-        ids_ = sorted({row["workspace_id"] for row in taken_back})
-        conn.execute(_LOOK_AGAIN, {"ids": ids_, "after": timedelta(0)})
+        workspaces = sorted({row["workspace_id"] for row in taken_back})
+        conn.execute(_LOOK_AGAIN, {"ids": workspaces, "at": now})
     return len(plan.steps) - len(enqueued)
 
 

@@ -234,7 +234,8 @@ def _take_in(
 def _lock(conn: Connection, request: SyncRequest, report: Report, action_ids: Sequence[str]) -> None:
     answered = conn.execute(_WORKSPACES_OF_ACTIONS, {"node": request.node_id, "ids": list(action_ids)})
     workspaces = {row["workspace_id"] for row in answered}
-    workspaces |= {line.workspace_id for line in (*report.pods, *report.workspaces)}
+    workspaces |= {line.workspace_id for line in report.pods}
+    workspaces |= {line.workspace_id for line in report.workspaces}
     conn.execute(_LOCK_WORKSPACES, {"node": request.node_id, "ids": sorted(workspaces)})
 
 

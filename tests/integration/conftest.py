@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from state.database import Database
+from tests.support.control import Control
 from tests.support.front import Front, front_door
 from tests.support.nginx import front_directory
 
@@ -24,3 +26,9 @@ def front(shared_front: Front) -> Iterator[Front]:
         pod.answers.clear()
     yield shared_front
     shared_front.write_keyring(keyring)
+
+
+@pytest.fixture
+def control(db: Database) -> Control:
+    """The control plane by hand, on a database of its own."""
+    return Control(db)

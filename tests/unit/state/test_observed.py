@@ -132,9 +132,7 @@ def test_a_report_that_is_repeated_changes_nothing(
 
 
 @given(st.lists(rows, max_size=4), st.lists(reports, max_size=5))
-def test_the_order_in_a_report_does_not_matter(
-    before: list[dict[str, Any]], report: list[PodReport]
-) -> None:
+def test_the_order_in_a_report_does_not_matter(before: list[dict[str, Any]], report: list[PodReport]) -> None:
     """A node may list its containers in any order."""
     was = known(*before)
     forwards = compare(was, Report(pods=tuple(report)))

@@ -1,0 +1,94 @@
+"""The real reconciler, as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+START_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 20
+CHECKOUT = Path(__file__).parents[2]
+
+
+class ReconcilerProcess:
+    """Started with the given settings; its log is read line by line."""
+
+    def __init__(self, database_url: str, **settings: object) -> None:
+        given = {f"CODEPODS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CODEPODS_DATABASE_URL": database_url,
+            "CODEPODS_GATEWAY_PORT": "0",
+            **given,
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "reconciler.main"],
+            cwd=CHECKOUT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[dict[str, Any]] = []
+        self._lines: Queue[dict[str, Any]] = Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._port = self.wait_for("gateway_listening")["port"]
+
+    @property
+    def url(self) -> str:
+        """Where its gateway listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The first log line of this name, once it is there."""
+        while True:
+            for line in self.log:
+                if line.get("event") == event:
+                    return line
+            try:
+                self.log.append(self._lines.get(timeout=START_TIMEOUT_S))
+            except Empty:
+                raise AssertionError(f"no {event} in the log: {self.log}") from None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end; its exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(STOP_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._process.poll() is None:
+            self.kill()
+        self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            try:
+                self._lines.put(json.loads(line))
+            except ValueError:
+                self._lines.put({"event": "raw", "line": line})
+
+
+@contextmanager
+def reconciler_process(database_url: str, **settings: object) -> Iterator[ReconcilerProcess]:
+    """A reconciler while the block runs."""
+    process = ReconcilerProcess(database_url, **settings)
+    try:
+        yield process
+    finally:
+        process.close()

@@ -1,0 +1,214 @@
+"""A node that speaks the real protocol to the real gateway and has no engine: its containers are a dict.
+
+It shows what the control plane does; what nodes do is tested with the real agent on a real engine.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from state.model import Observed, WorkspaceObserved
+from state.wire import (
+    Action,
+    ArchiveMade,
+    ArchivePod,
+    ArchiveWorkspace,
+    CreatePod,
+    CreateWorkspace,
+    NodeFacts,
+    PodReport,
+    RemovePod,
+    RemoveWorkspace,
+    Report,
+    RestorePod,
+    RestoreWorkspace,
+    StartPod,
+    StepDone,
+    StepFailed,
+    StepResult,
+    StopPod,
+    SyncReply,
+    SyncRequest,
+    WorkspaceReport,
+)
+
+FACTS = NodeFacts(
+    address="10.0.0.1",
+    cpu_millis=8000,
+    memory_mib=16384,
+    engine_version="28",
+    api_version="1.48",
+    storage_driver="overlay2",
+    runtime="runc",
+    agent_version="0",
+)
+SECRET = "5" * 64
+
+
+@dataclass
+class ScriptedNode:
+    """Carries out what it is told, at once and without fail, and reports it."""
+
+    node_id: str
+    boot_id: str = "boot-1"
+    sequence: int = 0
+    pods: dict[str, PodReport] = field(default_factory=dict)
+    volumes: dict[str, WorkspaceReport] = field(default_factory=dict)
+    in_hand: dict[str, Action] = field(default_factory=dict)
+    results: dict[str, StepResult] = field(default_factory=dict)
+    done: list[Action] = field(default_factory=list)
+    starts: int = 0
+
+    def request(self, **changes: Any) -> SyncRequest:
+        """The next sync."""
+        self.sequence += 1
+        message = {
+            "node_id": self.node_id,
+            "boot_id": self.boot_id,
+            "sequence": self.sequence,
+            "facts": FACTS,
+            "report": self.report(),
+            "results": tuple(self.results.values()),
+            "in_hand": tuple(self.in_hand),
+        }
+        return SyncRequest(**(message | changes))
+
+    def report(self) -> Report:
+        """All that is here."""
+        return Report(
+            pods=tuple(self.pods.values()), workspaces=tuple(map(self._volume, self.volumes.values()))
+        )
+
+    def take(self, reply: SyncReply) -> None:
+        """Learn what was accepted and what is to be done."""
+        for action_id in reply.accepted:
+            self.results.pop(action_id, None)
+        for action_id in reply.taken_back:
+            self.in_hand.pop(action_id, None)
+        self.in_hand |= {action.id: action for action in reply.actions}
+
+    def perform(self) -> list[str]:
+        """Do all that is in hand; the verbs, in order."""
+        actions, self.in_hand = list(self.in_hand.values()), {}
+        for action in actions:
+            self.results[action.id] = StepDone(action_id=action.id, archive=self._do(action))
+            self.done.append(action)
+        return [action.step.verb for action in actions]
+
+    def fail(self, code: str, *, permanent: bool = False) -> None:
+        """Fail at all that is in hand."""
+        for action in self.in_hand.values():
+            self.results[action.id] = StepFailed(
+                action_id=action.id, code=code, message=f"It failed: {code}.", permanent=permanent
+            )
+        self.in_hand = {}
+
+    def crash(self, pod_id: str, exit_code: int = 1, **changes: Any) -> None:
+        """The pod's container exits by itself."""
+        self._exit(pod_id, exit_code=exit_code, **changes)
+
+    def _do(self, action: Action) -> ArchiveMade | None:
+        pod_id, workspace_id = action.pod_id or "", action.workspace_id
+        match action.step:
+            case CreateWorkspace() | RestoreWorkspace():
+                self.volumes.setdefault(workspace_id, _new_volume(action))
+            case RemoveWorkspace():
+                self.volumes.pop(workspace_id, None)
+            case CreatePod() | RestorePod():
+                self.pods.setdefault(pod_id, _new_pod(action))
+            case StartPod():
+                self._start(pod_id)
+            case StopPod():
+                self._exit(pod_id, exit_code=0)
+            case RemovePod():
+                self.pods.pop(pod_id, None)
+            case ArchivePod():
+                return _archive(action, self.pods[pod_id].fingerprint, self.pods[pod_id].image_id)
+            case ArchiveWorkspace():
+                return _archive(action, self._volume(self.volumes[workspace_id]).fingerprint, None)
+        return None
+
+    def _start(self, pod_id: str) -> None:
+        self.starts += 1
+        self._change(
+            pod_id,
+            state=Observed.RUNNING,
+            upstream=f"10.0.0.1:{20000 + self.starts}",
+            session_secret=SECRET,
+            fingerprint=None,
+            exit_code=None,
+            started_at=datetime(2026, 3, 1, tzinfo=UTC).replace(microsecond=self.starts),
+        )
+
+    def _exit(self, pod_id: str, **changes: Any) -> None:
+        fingerprint = f"{self.pods[pod_id].container_id} after start {self.starts}"
+        gone = {"upstream": None, "session_secret": None, "fingerprint": fingerprint}
+        self._change(pod_id, state=Observed.STOPPED, **(gone | changes))
+
+    def _change(self, pod_id: str, **changes: Any) -> None:
+        self.pods[pod_id] = self.pods[pod_id].model_copy(update=changes)
+
+    def _volume(self, volume: WorkspaceReport) -> WorkspaceReport:
+        used = any(pod.workspace_id == volume.workspace_id for pod in self.pods.values())
+        fingerprint = None if used else f"{volume.volume} after start {self.starts}"
+        return volume.model_copy(update={"fingerprint": fingerprint})
+
+
+class HttpNode(ScriptedNode):
+    """The same over HTTP."""
+
+    def __init__(self, node_id: str, token: str, url: str, **options: Any) -> None:
+        super().__init__(node_id, **options)
+        self.client = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=30
+        )
+
+    def post(self, body: bytes | str) -> httpx.Response:
+        """One raw call."""
+        return self.client.post("/v1/sync", content=body)
+
+    def sync(self, wait_s: float = 0, **changes: Any) -> SyncReply:
+        """One sync; what it brings is in hand after it."""
+        request = self.request(wait_s=wait_s, **changes)
+        response = self.post(request.model_dump_json())
+        assert response.status_code == 200, response.text
+        reply = SyncReply.model_validate_json(response.content)
+        self.take(reply)
+        return reply
+
+
+def _new_pod(action: Action) -> PodReport:
+    return PodReport(
+        pod_id=action.pod_id or "",
+        workspace_id=action.workspace_id,
+        user_id=action.user_id,
+        epoch=action.epoch,
+        generation=action.generation,
+        state=Observed.STOPPED,
+        container_id=f"c-{action.id}",
+        image_id="sha256:" + "1" * 64,
+        fingerprint=f"c-{action.id} never started",
+    )
+
+
+def _new_volume(action: Action) -> WorkspaceReport:
+    return WorkspaceReport(
+        workspace_id=action.workspace_id,
+        user_id=action.user_id,
+        epoch=action.epoch,
+        state=WorkspaceObserved.PRESENT,
+        volume=f"codepods-{action.workspace_id}-e{action.epoch}",
+    )
+
+
+def _archive(action: Action, fingerprint: str | None, image_id: str | None) -> ArchiveMade:
+    key = f"archives/{action.target}/e{action.epoch}/a{action.attempt}/manifest.json"
+    return ArchiveMade(
+        manifest_key=key,
+        manifest_digest=f"sha256:{action.id}",
+        fingerprint=fingerprint or "",
+        size_bytes=1000,
+        image_id=image_id,
+    )
