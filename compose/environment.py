@@ -1,12 +1,13 @@
-"""What an installation runs with: the operator's settings, and our defaults where there are none. Pure."""
+"""What an installation runs with: the operator's settings, and our defaults where there are none."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from compose.installation import Installation, NodeConfig
-from compose.layout import Layout
+from compose.layout import CHECKOUT, Layout
 from compose.ports import Ports
 from compose.problems import ProblemError
 
@@ -20,6 +21,8 @@ class Environment:
     ports: Ports
     base_url: str
     store_url: str
+    # Of pods that are created without naming one; None: none has been built.
+    pod_image: str | None
     # The operator's own PostgreSQL; None: the embedded one.
     database_url: str | None
     inherited: Mapping[str, str]
@@ -33,6 +36,12 @@ class Environment:
     def gateway_url(self) -> str:
         """What nodes call."""
         return f"http://127.0.0.1:{self.ports.gateway}"
+
+    @property
+    def listen_address(self) -> str:
+        """Where nginx listens: on the loopback, until links name a host that others can reach."""
+        loopback = self.public_host in ("localhost", "127.0.0.1") or self.public_host.endswith(".localhost")
+        return "127.0.0.1" if loopback else "0.0.0.0"  # noqa: S104  the front door, by the operator's choice
 
     @property
     def public_host(self) -> str:
@@ -56,9 +65,18 @@ def environment_of(
         ports=ports,
         base_url=base_url,
         store_url=environ.get("CODEPODS_STORE_URL") or f"file://{layout.store}",
+        pod_image=environ.get("CODEPODS_DEFAULT_IMAGE") or _built_image(layout),
         database_url=environ.get("CODEPODS_DATABASE_URL") or None,
         inherited=dict(environ),
     )
+
+
+def _built_image(layout: Layout) -> str | None:
+    """Of this home, or of the checkout's own: homes of tests have none built for them."""
+    for file in (layout.pod_image, Layout(CHECKOUT / ".codepods").pod_image):
+        with contextlib.suppress(FileNotFoundError):
+            return file.read_text().strip() or None
+    return None
 
 
 def _local_url(port: int) -> str:
@@ -72,6 +90,7 @@ def for_api(environment: Environment, database_url: str) -> dict[str, str]:
         "CODEPODS_DATABASE_URL": database_url,
         "CODEPODS_KEYRING": str(environment.layout.keyring),
         "CODEPODS_BASE_URL": environment.base_url,
+        "CODEPODS_DEFAULT_IMAGE": environment.pod_image or "",
         "CODEPODS_API_HOST": "127.0.0.1",
         "CODEPODS_API_PORT": str(environment.ports.api),
     }

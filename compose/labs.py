@@ -4,13 +4,12 @@ import io
 import tarfile
 from pathlib import Path
 
-from compose.layout import CHECKOUT
+from compose.layout import SAMPLE_LABS
 from compose.problems import ProblemError
 from node_agent.labs import lab_key
 from node_agent.open_store import open_store
 from node_agent.store import Store, StoreError, StoreNotFound, StoreTooLarge
 
-SAMPLE_LABS = CHECKOUT / "pod_image" / "labs"
 # `coder` in every pod image.
 POD_UID = 1000
 LAB_BYTES_MAX = 64 << 20

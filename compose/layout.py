@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+SAMPLE_LABS = CHECKOUT / "pod_image" / "labs"
 # Where a home goes that other system users could not reach in the checkout (a clone under /root, say).
 SHARED_HOMES = Path("/var/lib/codepods")
 
@@ -65,6 +66,11 @@ class Layout:
     def config(self) -> Path:
         """The installation's id, its nodes and their tokens (0600)."""
         return self.home / "config.json"
+
+    @property
+    def pod_image(self) -> Path:
+        """The image that `make image` built last: its reference, on one line."""
+        return self.home / "pod_image"
 
     @property
     def lock(self) -> Path:

@@ -60,9 +60,8 @@ def _refuse_repeats(ports: Ports) -> None:
         seen[port] = name
 
 
-def bind_addresses(name: str) -> str:
-    """The address that this server binds: what browsers reach is open, the rest is loopback only."""
-    return "0.0.0.0" if name in ("https", "http") else "127.0.0.1"  # noqa: S104 - nginx is the front door
+# What browsers reach; everything else is on the loopback only.
+FRONT = ("https", "http")
 
 
 def is_free(address: str, port: int) -> bool:
@@ -76,12 +75,12 @@ def is_free(address: str, port: int) -> bool:
     return True
 
 
-def require_free(ports: Ports, *, besides: tuple[str, ...] = ()) -> None:
+def require_free(ports: Ports, front_address: str, *, besides: tuple[str, ...] = ()) -> None:
     """Raise `ProblemError`, one line for each port that is taken, saying by whom and how to move ours."""
     taken = [
         f"Port {port} is taken{_by_whom(port)}. Stop that, or move ours: {setting_of(name)}=<another port>"
         for name, port in ports.items()
-        if name not in besides and not is_free(bind_addresses(name), port)
+        if name not in besides and not is_free(front_address if name in FRONT else "127.0.0.1", port)
     ]
     if taken:
         raise ProblemError("\n".join(taken))

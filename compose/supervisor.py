@@ -22,6 +22,7 @@ RESTART_FIRST_S = 0.2
 RESTART_MAX_S = 10.0
 # A program that ran this long before it died is not in a crash loop.
 HEALTHY_AFTER_S = 30.0
+DEATHS_OF_A_LOOP = 3
 # How long a death can go unnoticed where the kernel does not tell us (what is not our child).
 LOOK_EVERY_S = 1.0
 LOG_BYTES_MAX = 10 << 20
@@ -118,13 +119,14 @@ class _Kept:
     started_at: float = 0.0
     deaths: int = 0
     restart_at: float | None = None
+    last_end: str = ""
 
 
 class Supervisor:
     """The services in the order they were started."""
 
     def __init__(
-        self, journal: Journal, *, logs: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self, journal: Journal, *, logs: tuple[Path, ...] = (), clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._journal = journal
         self._logs = logs
@@ -141,10 +143,15 @@ class Supervisor:
         """Start what is due, note what died; seconds until there is something to do at the latest."""
         for kept in self._kept:
             self._look_at(kept)
-        if self._logs:
-            rotate_logs(self._logs)
+        for directory in self._logs:
+            rotate_logs(directory)
         waits = [kept.restart_at - self._clock() for kept in self._kept if kept.restart_at is not None]
         return max(0.0, min([LOOK_EVERY_S, *waits]))
+
+    def unsteady(self) -> tuple[str, str] | None:
+        """Name and last end of a service that keeps dying."""
+        found = (k for k in self._kept if k.deaths >= DEATHS_OF_A_LOOP)
+        return next(((k.service.name, k.last_end) for k in found), None)
 
     def stop_all(self) -> None:
         """End all services, the last started first."""
@@ -172,6 +179,7 @@ class Supervisor:
 
     def _note_death(self, kept: _Kept, how: str) -> None:
         kept.deaths = deaths_in_a_row(kept.deaths, self._clock() - kept.started_at)
+        kept.last_end = how
         delay_s = restart_delay_s(kept.deaths)
         kept.restart_at = self._clock() + delay_s
         self._journal.tell(Kind.ENDED, program=kept.service.name, how=how, again_in_s=delay_s)

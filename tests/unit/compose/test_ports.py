@@ -35,7 +35,7 @@ def test_a_taken_port_is_told_with_its_holder_and_the_setting() -> None:
         port = server.getsockname()[1]
 
         with pytest.raises(ProblemError) as caught:
-            require_free(Ports(api=port), besides=("https", "http", "gateway", "postgres"))
+            require_free(Ports(api=port), "127.0.0.1", besides=("https", "http", "gateway", "postgres"))
 
         assert str(caught.value).startswith(f"Port {port} is taken by ")
         assert f"(pid {os.getpid()})" in str(caught.value)
