@@ -221,6 +221,11 @@ class DockerRuntime:
                 if error.status_code != HTTP_CONFLICT:
                     raise
 
+    def attach(self, container_id: str, network: str) -> None:
+        """Connect a container; what it knew of a former network of that name is replaced."""
+        with translated(f"connect container {container_id[:12]} to network {network}"):
+            self._client().connect_container_to_network(container_id, network)
+
     def last_lines(self, container_id: str, lines: int) -> str:
         """The end of the container's output."""
         with translated(f"read the log of container {container_id[:12]}"):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import assert_never
 
 from node_agent import labels, removal
-from node_agent.errors import ImageNotFound, StepError, TakenBack
+from node_agent.errors import ImageNotFound, NotFound, StepError, TakenBack
 from node_agent.host import VolumeState
 from node_agent.look import find_volume
 from node_agent.parts import Fence, Parts, ProgressNote
@@ -200,11 +200,18 @@ class Performer:
                 "Look at it on the node with docker inspect.",
                 code="container_strange",
             )
-        self._parts.runtime.ensure_network(self._parts.network)
+        runtime, network = self._parts.runtime, self._parts.network
+        runtime.ensure_network(network)
         self._parts.firewall.ensure()
         self._parts.host.write_session(container.session_dir)
         self._fence.check()
-        self._parts.runtime.start(container.id)
+        try:
+            runtime.start(container.id)
+        except NotFound:
+            # Somebody's `docker network prune` takes networks that only stopped containers are in.
+            runtime.attach(container.id, network.name)
+            self._fence.check()
+            runtime.start(container.id)
 
     def _await_ready(self, container_id: str) -> None:
         deadline = time.monotonic() + self._parts.settings.start_timeout_s_max

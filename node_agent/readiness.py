@@ -6,7 +6,7 @@ use in the IDE's own activity clock, so each probe closes its connection.
 
 import http.client
 
-PROBE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 2.0
 POLL_EVERY_S = 0.02
 COOKIE = "code-server-session"
 

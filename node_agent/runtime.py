@@ -185,6 +185,9 @@ class Runtime(Protocol):
     def ensure_network(self, plan: NetworkPlan) -> None:
         """Make the bridge network where it is not there."""
 
+    def attach(self, container_id: str, network: str) -> None:
+        """Make a stopped container a member of a network that was made anew."""
+
     def last_lines(self, container_id: str, lines: int) -> str:
         """The end of the container's output, for error messages."""
         ...

@@ -95,6 +95,7 @@ class DockerNode:
 
     def restart(self) -> None:
         """The agent's process ends and another begins: nothing in memory is left."""
+        self.parts.runtime.close()
         self.parts = self._parts()
         self.executor = Executor(self.parts)
 
