@@ -10,10 +10,15 @@ version=$1
 sha256=$2
 package="code-server-$version.tgz"
 
-say() { printf '== %s\n' "$*"; }
+stages=6
+stage=0
+say() {
+    stage=$((stage + 1))
+    printf '== %s/%s %s\n' "$stage" "$stages" "$*"
+}
 
 say 'compilers and headers for the native modules (in this container only)'
-export DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes
 apt-get -qq update
 apt-get -qq install -y --no-install-recommends \
     build-essential python3 pkg-config libkrb5-dev libsecret-1-dev libx11-dev libxkbfile-dev >/dev/null
@@ -36,16 +41,17 @@ printf '%s  %s\n' "$sha256" "$package" | sha256sum -c -
 say 'install with the dependencies its own shrinkwrap pins, compile native modules'
 npm install --global --prefix /tmp/prefix --allow-scripts=all "./$package"
 
-say 'collect: the package as it is, its own node beside it, no leftovers of the compiler'
+say 'collect: the package as it is, its own node beside it, no leftovers of the compiler and no source maps'
 tree=/tmp/prefix/lib/node_modules/code-server
 cp /node/bin/node "$tree/lib/node"
 find "$tree" -depth -type d -path '*/build/*' \( -name obj.target -o -name .deps \) -exec rm -rf {} +
+find "$tree" -type f \( -name '*.map' -o -name '*.o' -o -name '*.a' \) -delete
 
 say 'does it run, and do its native modules load'
 "$tree/lib/node" "$tree/out/node/entry.js" --version | grep -F "$version "
 cd "$tree/lib/vscode"
 "$tree/lib/node" -e 'require("node-pty").spawn("/bin/true", [], {}).onExit(e => process.exit(e.exitCode))'
 
+say 'hand over'
 rm -rf /out/code-server
 cp -a "$tree" /out/code-server
-say 'done'

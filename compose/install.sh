@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Turns a bare Debian or Ubuntu machine into one on which everything of codepods runs. Safe to repeat: what is
+# there is used and not touched, and when nothing is missing this says so within a second.
+#
+# usage: compose/install.sh [--with-tests]      (by `make up`, `make test`, `make image`)
+#   --with-tests   also what only the test suite needs (a browser)
+# settings, from the environment; docs/install.md explains them:
+#   CODEPODS_INSTALL   yes: do not ask · no: install nothing on the system, only say what is missing
+#   CODEPODS_HOME      where the installation keeps its state and logs (.codepods)
+#   CODEPODS_CACHE     where Node and code-server are kept for the next checkout (/var/cache/codepods)
+#   CODEPODS_EXTRA_CA  a PEM file with authorities to trust while building, behind a proxy that opens TLS
+#   CODEPODS_DEBIAN_MIRROR  where debootstrap takes the pods' Debian from, when there is no image registry
+set -euo pipefail
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$checkout"
+home=${CODEPODS_HOME:-$checkout/.codepods}
+with_tests=no
+
+for part in progress consent packages python docker code_server pod_image; do
+    # shellcheck source=/dev/null
+    . "compose/install/$part.sh"
+done
+
+for argument in "$@"; do
+    case $argument in
+    --with-tests) with_tests=yes ;;
+    *) fail "compose/install.sh does not know '$argument'." "Use it without arguments, or with --with-tests." ;;
+    esac
+done
+
+main() {
+    local -a steps=() on_system=() in_checkout=()
+    choose_engine_command
+
+    look_for_packages
+    look_for_engine
+    look_for_python_packages
+    look_for_node
+    look_for_pod_image
+
+    if [ ${#steps[@]} -eq 0 ]; then
+        record_pod_image
+        echo 'Everything is installed.'
+        return
+    fi
+    ask_or_refuse
+    make_home
+    local number=0 step
+    for step in "${steps[@]}"; do
+        number=$((number + 1))
+        run_step "$number/${#steps[@]}" "$step"
+    done
+    record_pod_image
+}
+
+main

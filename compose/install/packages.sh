@@ -1,0 +1,109 @@
+# Packages of the distribution: only what is missing, and no service is started by it. Sourced by install.sh.
+
+nginx_module=ngx_http_js_module.so
+trust_bundle=/etc/ssl/certs/ca-certificates.crt
+apt_lock_wait_s=300
+packages=()
+
+has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
+
+has_nginx_module() {
+    local directory
+    for directory in /usr/lib/nginx/modules /usr/share/nginx/modules /usr/lib64/nginx/modules /etc/nginx/modules; do
+        if [ -e "$directory/$nginx_module" ]; then return; fi
+    done
+    return 1
+}
+
+has_browser() {
+    has chromium || has chromium-browser || has google-chrome
+}
+
+look_for_packages() {
+    has nginx || packages+=(nginx)
+    has_nginx_module || packages+=(libnginx-mod-http-js)
+    has iptables || packages+=(iptables)
+    has tar || packages+=(tar)
+    has zstd || packages+=(zstd)
+    has getfacl || packages+=(acl)
+    has getfattr || packages+=(attr)
+    [ -e "$trust_bundle" ] || packages+=(ca-certificates)
+    look_for_engine_packages
+    look_for_venv_package
+    if [ "$with_tests" = yes ]; then has_browser || packages+=(chromium fonts-liberation); fi
+
+    if [ ${#packages[@]} -eq 0 ]; then return; fi
+    local note=''
+    if ! has nginx; then note=" (nginx's own service stays off: codepods runs nginx by itself)"; fi
+    plan install_packages on_system "packages: ${packages[*]}$note"
+}
+
+look_for_engine_packages() {
+    if engine_answers; then return; fi
+    has dockerd || packages+=(docker.io)
+    # Newer Debian keeps the command apart from the engine; see `available`.
+    has docker || packages+=(docker-cli)
+    if ! has_systemd && ! grep -q ' cgroup2\? ' /proc/mounts; then packages+=(cgroupfs-mount); fi
+}
+
+install_packages_title() { echo "Install ${#packages[@]} packages"; }
+
+install_packages_help() {
+    echo 'See what apt says above; `sudo apt-get update` must work. Then run this again.'
+}
+
+install_packages() {
+    apt_install "${packages[@]}"
+}
+
+# apt_install PACKAGE...: without recommended ones, and with every service start refused meanwhile.
+apt_install() {
+    local -a wanted
+    local had_nginx=no
+    if has nginx; then had_nginx=yes; fi
+    command -v apt-get >/dev/null || no_apt "$@"
+    # A third party's broken source must not stop us: what is really missing shows at the install.
+    apt_get -qq update || echo 'apt-get update had complaints'
+    mapfile -t wanted < <(available "$@")
+    refuse_service_starts
+    apt_get install -y --no-install-recommends "${wanted[@]}"
+    allow_service_starts
+    # The package enables its service for the next boot, where it would take port 80.
+    if [ "$had_nginx" = no ] && has nginx && has_systemd; then as_root systemctl disable nginx; fi
+}
+
+apt_get() {
+    as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        apt-get -o "DPkg::Lock::Timeout=$apt_lock_wait_s" "$@"
+}
+
+no_apt() {
+    echo "There is no apt-get here: codepods installs itself on Debian and Ubuntu only. Missing: $*"
+    return 1
+}
+
+# Releases differ in two names. Everything else is passed on, so that apt says what it cannot find.
+available() {
+    local package
+    for package in "$@"; do
+        case $package in
+        docker-cli) if has_package docker-cli; then echo docker-cli; else echo docker.io; fi ;;
+        chromium) if has_package chromium; then echo chromium; else echo chromium-browser; fi ;;
+        *) echo "$package" ;;
+        esac
+    done
+}
+
+has_package() { apt-cache --names-only search "^$1\$" | grep -q .; }
+
+policy=/usr/sbin/policy-rc.d
+refuse_service_starts() {
+    if [ -e "$policy" ]; then return; fi
+    trap allow_service_starts EXIT
+    printf '#!/bin/sh\n# by codepods while it installs packages\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+}
+
+allow_service_starts() {
+    if grep -qs 'by codepods while it installs' "$policy"; then as_root rm -f "$policy"; fi
+}
