@@ -209,6 +209,8 @@ def prepare(settings: NginxSettings) -> Path:
     prefix = settings.prefix
     for directory in ("logs", "tmp", "njs", "pages"):
         (prefix / directory).mkdir(parents=True, exist_ok=True)
+    for read_by_workers in ("njs", "pages"):
+        (prefix / read_by_workers).chmod(0o755)
     for source in SOURCES.glob("*.js"):
         _copy(source, prefix / "njs" / source.name)
     for source in (SOURCES / "pages").iterdir():

@@ -3,6 +3,9 @@
 from tests.mutants.runner import Mutant
 
 _PLAN = "tests/property/test_plan_laws.py"
+_GATE = "tests/njs/test_gate.py"
+_PROXY = "tests/integration/test_proxy.py"
+_DEFENCE = "tests/integration/test_proxy_defence.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -76,5 +79,69 @@ MUTANTS: tuple[Mutant, ...] = (
         "            epoch=workspace.placement.epoch,\n            generation=pod.generation,",
         "            epoch=workspace.epoch + 1,\n            generation=pod.generation,",
         (f"{_PLAN}::test_the_laws_hold_for_every_lone_pod",),
+    ),
+    Mutant(
+        "the gate lets everybody in",
+        "LAW 17",
+        "nginx_njs/nginx.conf.template",
+        "if ($gate != ok) { return 403; }",
+        "",
+        (_DEFENCE,),
+    ),
+    Mutant(
+        "an exception in the gate lets in",
+        "LAW 17",
+        "nginx_njs/gate.js",
+        "    let reason = 'error';\n    try {\n        reason = await admit",
+        "    let reason = '';\n    try {\n        reason = await admit",
+        (f"{_PROXY}::test_without_a_good_keyring_everything_is_closed",),
+    ),
+    Mutant(
+        "a token is good for every pod",
+        "LAW 17",
+        "nginx_njs/token.js",
+        "|${kid}|${pod}`",
+        "|${kid}|`",
+        (f"{_GATE}::test_what_python_seals_the_gate_opens",),
+    ),
+    Mutant(
+        "claims are good for every pod",
+        "LAW 17",
+        "nginx_njs/claims.js",
+        "claims.pod !== pod",
+        "false",
+        (f"{_GATE}::test_the_tables_written_in_javascript_hold",),
+    ),
+    Mutant(
+        "a token may name any upstream",
+        "LAW 17",
+        "nginx_njs/claims.js",
+        "        && networks.split(',').some((network) => inNetwork(number, network));",
+        "        ;",
+        (f"{_GATE}::test_networks_hold_what_they_hold",),
+    ),
+    Mutant(
+        "tokens never expire",
+        "LAW 17",
+        "nginx_njs/claims.js",
+        "claims.expires_at <= nowS",
+        "false",
+        (_DEFENCE,),
+    ),
+    Mutant(
+        "a browser may bring its own session cookie",
+        "LAW 17",
+        "nginx_njs/request.js",
+        "        || lower.startsWith('code-server-session');",
+        ";",
+        (f"{_DEFENCE}::test_forged_headers_do_not_reach_the_pod",),
+    ),
+    Mutant(
+        "a pod sends nginx to another address",
+        "LAW 17",
+        "nginx_njs/nginx.conf.template",
+        "proxy_ignore_headers X-Accel-Redirect ",
+        "proxy_ignore_headers ",
+        (f"{_DEFENCE}::test_a_pods_answer_cannot_steer_nginx_or_the_browser_beyond_the_pod",),
     ),
 )
