@@ -6,7 +6,6 @@ database.
 """
 
 import base64
-import re
 import secrets
 import uuid
 
@@ -55,11 +54,6 @@ def new_action_id() -> str:
 def new_secret() -> str:
     """43 URL-safe characters: 256 random bits, for tokens and passwords."""
     return secrets.token_urlsafe(32)
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Whether `text` is wholly of the shape; a trailing newline is not let through."""
-    return re.fullmatch(pattern.removeprefix("^").removesuffix("$"), text, re.ASCII) is not None
 
 
 def _new(letter: str) -> str:

@@ -9,6 +9,7 @@ from state import ids
 from state.database import Connection, Database, act_as
 from state.model import Desired, Failure, OpenAction, Resources
 from state.rows import action_of, failure_from_json
+from state.transitions import may_become
 
 PAGE_SIZE_MAX = 1000
 
@@ -151,8 +152,8 @@ def create_or_open(
     """The user's pod of this name, and whether it was made just now. Repeating it changes nothing more.
 
     What is None, or not in a mapping of resources, is not asked for: a new pod gets the default, one that
-    exists keeps what it has. An existing pod's desired state becomes `desired`. Raises `PodDiffers` when it is
-    made otherwise than asked.
+    exists keeps what it has. An existing pod's desired state becomes `desired`. Raises `PodDiffers` when it
+    is made otherwise than asked.
     """
     asked = _asked(image, lab, resources)
     with db.transaction() as connection:
@@ -208,7 +209,7 @@ def set_desired(
         row = connection.execute(locked, (pod_id,)).fetchone()
         if row is None:
             raise PodNotFound(f"No pod has the id {pod_id[:100]}.")
-        if row["desired_state"] == Desired.DELETED and desired is not Desired.DELETED:
+        if not may_become(Desired(row["desired_state"]), desired):
             raise PodDeleted(
                 f"Pod {pod_id} was deleted, and does not come back. The user's files are still there."
             )
