@@ -2,6 +2,8 @@
 
 import http.client
 import re
+import socket
+import ssl
 import time
 from dataclasses import replace
 
@@ -301,6 +303,34 @@ def test_plain_http_leads_to_https(front: Front) -> None:
         connection.close()
         assert response.status == status
         assert response.getheader("Location") == f"https://localhost:{settings.https_port}/pods/pod-a/?x=1"
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_current_tls_versions_get_forward_secret_ciphers(front: Front, version: str) -> None:
+    """Mozilla's intermediate profile: 1.2 and 1.3, AEAD ciphers with ephemeral keys."""
+    context = front.nginx.tls
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version.replace(".", "_")]
+    with (
+        socket.create_connection(("127.0.0.1", front.nginx.settings.https_port)) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        cipher = secure.cipher()
+
+    assert cipher is not None
+    assert re.match(r"(TLS_|ECDHE-).*(GCM|POLY1305)", cipher[0])
+
+
+@pytest.mark.parametrize("cipher", ["ECDHE-RSA-AES128-SHA", "AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-SHA384"])
+def test_older_ciphers_are_refused(front: Front, cipher: str) -> None:
+    """A client that knows nothing better does not get in."""
+    context = front.nginx.tls
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(cipher)
+    with (
+        socket.create_connection(("127.0.0.1", front.nginx.settings.https_port)) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(plain, server_hostname="localhost")
 
 
 def test_a_token_is_in_no_log(front: Front) -> None:
