@@ -2,8 +2,9 @@
 # Turns a bare Debian or Ubuntu machine into one on which everything of codepods runs. Safe to repeat: what is
 # there is used and not touched, and when nothing is missing this says so within a second.
 #
-# usage: compose/install.sh [--with-tests]      (by `make up`, `make test`, `make image`)
-#   --with-tests   also what only the test suite needs (a browser)
+# usage: compose/install.sh [--with-tests | --only-python]     (by `make up`, `make test`, `make check`)
+#   --with-tests    also what only the test suite needs (a browser)
+#   --only-python   the Python environment, and nothing else
 # settings, from the environment; docs/install.md explains them:
 #   CODEPODS_INSTALL   yes: do not ask · no: install nothing on the system, only say what is missing
 #   CODEPODS_HOME      where the installation keeps its state and logs (.codepods)
@@ -15,7 +16,7 @@ set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$checkout"
 home=${CODEPODS_HOME:-$checkout/.codepods}
-with_tests=no
+scope=run
 
 for part in progress consent packages python docker code_server pod_image; do
     # shellcheck source=/dev/null
@@ -24,34 +25,36 @@ done
 
 for argument in "$@"; do
     case $argument in
-    --with-tests) with_tests=yes ;;
-    *) fail "compose/install.sh does not know '$argument'." "Use it without arguments, or with --with-tests." ;;
+    --with-tests) scope=tests ;;
+    --only-python) scope=python ;;
+    *) fail "compose/install.sh does not know '$argument'." 'It takes --with-tests or --only-python, or nothing.' ;;
     esac
 done
 
-main() {
-    local -a steps=() on_system=() in_checkout=()
+look_for_everything() {
     choose_engine_command
-
     look_for_packages
     look_for_engine
     look_for_python_packages
     look_for_node
     look_for_pod_image
+}
 
+main() {
+    local -a steps=() on_system=() in_checkout=()
+    if [ "$scope" = python ]; then look_for_python; else look_for_everything; fi
     if [ ${#steps[@]} -eq 0 ]; then
-        record_pod_image
         echo 'Everything is installed.'
-        return
+    else
+        ask_or_refuse
+        make_home
+        local number=0 step
+        for step in "${steps[@]}"; do
+            number=$((number + 1))
+            run_step "$number/${#steps[@]}" "$step"
+        done
     fi
-    ask_or_refuse
-    make_home
-    local number=0 step
-    for step in "${steps[@]}"; do
-        number=$((number + 1))
-        run_step "$number/${#steps[@]}" "$step"
-    done
-    record_pod_image
+    if [ "$scope" != python ]; then record_pod_image; fi
 }
 
 main

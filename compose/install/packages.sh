@@ -27,14 +27,23 @@ look_for_packages() {
     has zstd || packages+=(zstd)
     has getfacl || packages+=(acl)
     has getfattr || packages+=(attr)
-    [ -e "$trust_bundle" ] || packages+=(ca-certificates)
     look_for_engine_packages
-    look_for_venv_package
-    if [ "$with_tests" = yes ]; then has_browser || packages+=(chromium fonts-liberation); fi
+    if [ "$scope" = tests ]; then has_browser || packages+=(chromium fonts-liberation); fi
+    look_for_packages_of_python
+    plan_packages
+}
 
+look_for_python() {
+    look_for_packages_of_python
+    plan_packages
+    look_for_python_packages
+}
+
+plan_packages() {
     if [ ${#packages[@]} -eq 0 ]; then return; fi
     local note=''
     if ! has nginx; then note=" (nginx's own service stays off: codepods runs nginx by itself)"; fi
+    if [ "$scope" = python ]; then note=''; fi
     plan install_packages on_system "packages: ${packages[*]}$note"
 }
 

@@ -24,8 +24,9 @@ python_packages_are_current() {
     [ -x "$venv/bin/podctl" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(locked_state)" ]
 }
 
-# Debian splits what `python -m venv` needs out of Python itself.
-look_for_venv_package() {
+# Debian splits what `python -m venv` needs out of Python itself, and its pip trusts only the system's bundle.
+look_for_packages_of_python() {
+    [ -e "$trust_bundle" ] || packages+=(ca-certificates)
     if python_packages_are_current || [ -x "$venv/bin/pip" ]; then return; fi
     local python
     python=$(find_python)

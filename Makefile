@@ -1,0 +1,42 @@
+# Thin targets over compose/install.sh, podctl and the test runner. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help up down clean test check image psql
+
+PYTHON := .venv/bin/python
+PODCTL := .venv/bin/podctl
+# The engine, the pods' files and port 443 need root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
+# The environment's programs first: its tools, and the Node that the njs tests run in.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## List the targets
+	@echo 'codepods: browser IDEs that can be put away and brought back'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'make up NODES=2     two node agents        make up DETACH=1    return when the system answers'
+	@echo 'make clean YES=1    do not ask             CODEPODS_INSTALL=no make up    install nothing on the system'
+
+up: ## Install what is missing, start everything, open a first pod, print its link
+	@compose/install.sh
+	@$(AS_ROOT) $(PODCTL) up $(if $(NODES),--nodes $(NODES)) $(if $(filter-out 0 no,$(DETACH)),--detach)
+
+down: ## Stop everything; keep the data
+	@$(AS_ROOT) $(PODCTL) down
+
+clean: ## Stop everything and remove the data, after asking
+	@$(AS_ROOT) $(PODCTL) clean $(if $(filter-out 0 no,$(YES)),--yes)
+
+test: ## Run the whole suite on the real parts
+	@compose/install.sh --with-tests
+	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.run
+
+check: ## Run the fast gate: format, lint, types, import contracts, unit and property tests
+	@compose/install.sh --only-python
+	@$(PYTHON) -m tests.run --fast
+
+image: ## Build the pod image, if its inputs changed, and print its tag
+	@compose/install.sh
+	@head -n 1 "$${CODEPODS_HOME:-.codepods}/pod_image"
+
+psql: ## Open psql on the local database
+	@$(AS_ROOT) $(PODCTL) psql
