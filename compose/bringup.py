@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from compose import database
 from compose.environment import Environment
 from compose.journal import Journal, Kind
 from compose.labs import publish_labs
-from compose.local_api import Client, answers
+from compose.local_api import answers
 from compose.problems import ProblemError
 from compose.programs import control_plane, ensure_secrets, front_door, node_agents
 from compose.supervisor import Service, ServiceError, StopRequest, Supervisor
@@ -42,7 +43,7 @@ class Bringup:
         with self._step("database", database.what_it_is(self._environment)):
             database_url = self._start_database()
         with self._step("schema", "Database schema, tokens and nodes"):
-            client = database.prepare(self._environment, database_url)
+            prepared = database.prepare(self._environment, database_url)
         with self._step("labs", "Sample labs into the object store"):
             publish_labs(self._environment.store_url)
         with self._step("programs", "Reconciler, API, node agents and nginx") as detail:
@@ -51,7 +52,7 @@ class Bringup:
             for program in node_agents(self._environment):
                 self._start(program)
             self._start(front_door(self._environment, certificates))
-            self._wait_until_ready(client, detail)
+            self._wait_until_ready(prepared, detail)
 
     @contextmanager
     def _step(self, step: str, text: str) -> Iterator[Detail]:
@@ -75,26 +76,34 @@ class Bringup:
         except (OSError, ServiceError) as error:
             raise ProblemError(f"{service.name} could not be started: {error}") from error
 
-    def _wait_until_ready(self, client: Client, detail: Detail) -> None:
+    def _wait_until_ready(self, prepared: database.Prepared, detail: Detail) -> None:
         """The API is ready, nginx lets us through to it, and each node has reported."""
         environment = self._environment
         through_nginx = f"https://127.0.0.1:{environment.ports.https}/api/v1/healthz"
         authority = environment.layout.tls / "ca.crt"
-        self._wait(lambda: answers(f"{client.url}/api/v1/readyz"), "the API", detail)
+        self._wait(lambda: answers(f"{prepared.client.url}/api/v1/readyz"), "the API", detail)
         self._wait(lambda: answers(through_nginx, authority), "nginx", detail)
-        self._wait(lambda: self._nodes_have_reported(client, detail), "the node agents' first report", detail)
+        self._wait(
+            lambda: self._nodes_have_reported(prepared, detail), "the node agents' first report", detail
+        )
 
-    def _nodes_have_reported(self, client: Client, detail: Detail) -> bool:
+    def _nodes_have_reported(self, prepared: database.Prepared, detail: Detail) -> bool:
         try:
-            silent = self._silent_nodes(client)
+            silent = self._silent_nodes(prepared)
         except ProblemError as error:
             detail(str(error))
             return False
         return not silent
 
-    def _silent_nodes(self, client: Client) -> set[str]:
-        alive = {node["node_id"] for node in client.call("GET", "nodes")["nodes"] if node["alive"]}
-        return {node.id for node in self._environment.installation.running} - alive
+    def _silent_nodes(self, prepared: database.Prepared) -> set[str]:
+        """Those not heard since this start: what they reported before, pods were stopped after."""
+        told = prepared.client.call("GET", "nodes")["nodes"]
+        heard = {
+            node["node_id"]
+            for node in told
+            if _is_news(node["last_seen_at"], prepared.heard, node["node_id"])
+        }
+        return {node.id for node in self._environment.installation.running} - heard
 
     def _wait(self, holds: Callable[[], bool], what: str, detail: Detail) -> None:
         detail(f"waiting for {what}")
@@ -119,3 +128,7 @@ class Bringup:
         log = self._environment.layout.log_of(name)
         lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:] if log.exists() else []
         raise ProblemError("\n".join([f"{name} {how}, again and again. The end of {log}:", *lines]))
+
+
+def _is_news(last_seen_at: str | None, before: dict[str, datetime | None], node_id: str) -> bool:
+    return last_seen_at is not None and datetime.fromisoformat(last_seen_at) != before.get(node_id)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -74,7 +76,15 @@ class EmbeddedService:
         place.symlink_to(self._server.log_path)
 
 
-def prepare(environment: Environment, url: str) -> Client:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """How we reach the API, and when each node was last heard before this start."""
+
+    client: Client
+    heard: dict[str, datetime | None]
+
+
+def prepare(environment: Environment, url: str) -> Prepared:
     """Schema up to date, nodes made known, a token for ourselves. Raises `ProblemError`."""
     try:
         migrate(url)
@@ -82,7 +92,8 @@ def prepare(environment: Environment, url: str) -> Client:
         try:
             for node in environment.installation.nodes:
                 nodes.register(db, node.id, node.token)
-            return _client(environment, db)
+            heard = {node.id: node.last_seen_at for node in nodes.list_nodes(db)}
+            return Prepared(_client(environment, db), heard)
         finally:
             db.close()
     except (WrongDatabase, DatabaseUnavailable) as error:

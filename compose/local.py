@@ -24,6 +24,7 @@ from compose.progress import Progress
 EXIT_PROBLEM = 1
 
 _console = Console(highlight=False, soft_wrap=True)
+_errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def up(nodes: int | None = None, *, detach: bool = False) -> int:
@@ -58,7 +59,7 @@ def _told(do: Callable[[], int]) -> int:
     try:
         return do()
     except ProblemError as error:
-        _console.print(f"[red]✗[/] {escape(str(error))}")
+        _errors.print(f"[red]✗[/] {escape(str(error))}")
         return EXIT_PROBLEM
     except KeyboardInterrupt:
         _console.print("Interrupted.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from compose.problems import ProblemError
 
 PORT_MAX = 65_535
+NAME_LENGTH_MAX = 40
 _LISTEN_STATE = "0A"
 _SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
 
@@ -133,4 +134,10 @@ def _target(link: Path) -> str:
 
 
 def _name_of(process: Path) -> str:
-    return next(iter(_lines(process / "comm")), "?")
+    """Its command, short: `python -m api.main` says more than `python`."""
+    try:
+        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "?"
+    program = Path(words[0].partition(" ")[0]).name.rstrip(":")
+    return " ".join([program, *words[1:]]).strip()[:NAME_LENGTH_MAX]

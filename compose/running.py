@@ -39,7 +39,9 @@ def start(environment: Environment, progress: Progress) -> None:
 
 def wait_until_ready(layout: Layout, progress: Progress) -> None:
     """Return when the supervisor that runs already has brought everything up."""
-    _follow_until_ready(layout, Follower(layout.events), progress, lambda: is_running(layout))
+    follower = Follower(layout.events)
+    if not any(entry["kind"] == Kind.READY for entry in follower.new()):
+        _follow_until_ready(layout, follower, progress, lambda: is_running(layout))
 
 
 def _follow_until_ready(

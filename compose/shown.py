@@ -35,7 +35,7 @@ def show_first_pod(console: Console, progress: Progress, environment: Environmen
 
 def _how_far(opened: Entry) -> str:
     pod = opened["pod"]
-    failure = pod["failure"]
+    failure = pod["failure"] if opened["state"] != "running" else None
     return f"{opened['state']}, {failure['message'] if failure else pod['reason'] or ''}".rstrip(", ")
 
 
@@ -53,11 +53,9 @@ def show_hints(console: Console, environment: Environment, took_s: float, *, det
         ("logs", str(layout.log)),
         ("stop, keep the data", "make down" if detached else "Ctrl-C"),
     )
-    table = Table.grid(padding=(0, 2))
-    for what, how in rows:
-        table.add_row(f"  [dim]{escape(what)}[/]", escape(how))
     console.print(f"  Up in {took_s:.1f} s. The link opens once, within minutes.\n")
-    console.print(table)
+    for what, how in rows:
+        console.print(f"  [dim]{what:<24}[/]{escape(how)}")
 
 
 def show_event(console: Console, entry: Entry) -> None:

@@ -23,36 +23,39 @@ def _installation() -> Any:
 
 
 def up(
-    nodes: Annotated[int, typer.Option(min=1, max=8, help="How many node agents.")] = 1,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="How many node agents; as many as the last time by default."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when the system answers.")] = False,
 ) -> None:
     """Start codepods on this machine."""
     with told(as_json=False):
-        _installation().up(nodes=nodes, detach=detach)
+        raise typer.Exit(_installation().up(nodes=nodes, detach=detach))
 
 
 def down() -> None:
     """Stop codepods on this machine; keep the data."""
     with told(as_json=False):
-        _installation().down()
+        raise typer.Exit(_installation().down())
 
 
 def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Stop codepods on this machine and remove its data, after asking."""
     with told(as_json=False):
-        _installation().clean(yes=yes)
+        raise typer.Exit(_installation().clean(yes=yes))
 
 
 def psql(ctx: typer.Context) -> None:
     """Open psql on the local database; arguments are passed on."""
     with told(as_json=False):
-        _installation().psql(ctx.args)
+        raise typer.Exit(_installation().psql(ctx.args))
 
 
 def status() -> None:
     """Say which parts of the local installation are up."""
     with told(as_json=False):
-        _installation().status()
+        raise typer.Exit(_installation().status())
 
 
 def register(app: typer.Typer) -> None:
