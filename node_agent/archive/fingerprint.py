@@ -7,15 +7,12 @@ it holds inode numbers and ctimes, so a restored copy has another one.
 import hashlib
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from node_agent.archive.errors import CaptureFailed, SourceChanged
 
-# Sizes as the kernel has them: mode, uid, gid, rdev, size, mtime, ctime, inode.
-_ENTRY = struct.Struct("<IIIQQqqQ")
 NAMES_KEPT_MAX = 50
 PATH_BYTES_MAX = 4090  # the kernel takes 4095 bytes at a time, and tar puts "./" in front
 WHITEOUT_DEVICE = 0
@@ -133,7 +130,8 @@ def _refuse_long_paths(folder: bytes, entries: list[tuple[bytes, os.DirEntry[str
 
 
 def _stat_bytes(seen: os.stat_result) -> bytes:
-    return _ENTRY.pack(
+    # As text: times before 1970 and after 2262 do not fit the machine's integers.
+    return b" %o %d %d %d %d %d %d %d\n" % (
         seen.st_mode,
         seen.st_uid,
         seen.st_gid,
