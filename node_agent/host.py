@@ -12,26 +12,16 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 
 from node_agent.errors import DiskFull, StepError
-from node_agent.runtime import Volume
+from node_agent.runtime import Volume, VolumeState
 
 POD_UID = 1000  # `coder` in every pod image
 SESSION_BYTES = 32
 MARKER = "codepods.json"
 SESSION_FILE = "session"
 _SECRET = re.compile(r"[0-9a-f]{64}")
-
-
-class VolumeState(StrEnum):
-    """Whether a volume may be used. `STRANGE` has files, and no word on whether they are all of them."""
-
-    ABSENT = "absent"
-    HALF = "half"
-    WHOLE = "whole"
-    STRANGE = "strange"
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 from node_agent import labels
 from node_agent.errors import StepError
-from node_agent.host import VolumeState
 from node_agent.labs import lab_is_there
 from node_agent.parts import Parts
-from node_agent.runtime import Container, Volume
+from node_agent.runtime import Container, Volume, VolumeState
 from node_agent.steps import Seen
 from state.wire import (
     Action,

@@ -8,11 +8,10 @@ from typing import assert_never
 
 from node_agent import labels, removal
 from node_agent.errors import ImageNotFound, NotFound, StepError, TakenBack
-from node_agent.host import VolumeState
 from node_agent.look import find_volume
 from node_agent.parts import Fence, Parts, ProgressNote
 from node_agent.readiness import POLL_EVERY_S
-from node_agent.runtime import STOP_GRACE_S, Container, ContainerPlan, Volume
+from node_agent.runtime import STOP_GRACE_S, Container, ContainerPlan, Volume, VolumeState
 from node_agent.steps import (
     AwaitReady,
     MakeContainer,

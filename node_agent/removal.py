@@ -6,10 +6,9 @@ exactly what is here, nothing runs, and the epoch is ours. Otherwise it is kept,
 
 from node_agent import labels
 from node_agent.errors import ProofVoid
-from node_agent.host import VolumeState
 from node_agent.look import find_volume
 from node_agent.parts import Fence, Parts
-from node_agent.runtime import Container
+from node_agent.runtime import Container, VolumeState
 from state.wire import Action, ArchiveProof, RemovalProof
 
 

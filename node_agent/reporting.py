@@ -19,8 +19,7 @@ from pydantic import ValidationError
 
 from node_agent import labels
 from node_agent.errors import EngineRefused
-from node_agent.host import VolumeState
-from node_agent.runtime import Container, Sight, Status, Volume
+from node_agent.runtime import Container, Sight, Status, Volume, VolumeState
 from state.model import Observed, WorkspaceObserved
 from state.wire import (
     PODS_PER_REPORT_MAX,

@@ -31,6 +31,15 @@ LIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
 QUIET = frozenset({Status.CREATED, Status.EXITED})
 
 
+class VolumeState(StrEnum):
+    """Whether a volume may be used. `STRANGE` has files, and no word on whether they are all of them."""
+
+    ABSENT = "absent"
+    HALF = "half"
+    WHOLE = "whole"
+    STRANGE = "strange"
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container as inspected. Times are the engine's own strings: part of the fingerprint."""

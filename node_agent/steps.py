@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from node_agent.errors import ProofVoid, StaleEpoch, StepError
-from node_agent.host import VolumeState
 from node_agent.labels import GENERATION
-from node_agent.runtime import Container, Status
+from node_agent.runtime import Container, Status, VolumeState
 from state.wire import (
     Action,
     ArchiveMade,

@@ -12,9 +12,8 @@ import structlog
 
 from node_agent import labels
 from node_agent.errors import StepError
-from node_agent.host import VolumeState
 from node_agent.parts import Parts
-from node_agent.runtime import Container, Sight, Status, Volume
+from node_agent.runtime import Container, Sight, Status, Volume, VolumeState
 
 PROBE_EVERY_S = 0.25
 

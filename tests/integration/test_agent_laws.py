@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from node_agent import labels
-from node_agent.host import VolumeState
 from node_agent.labels import POD
 from node_agent.removal import sweep_all
-from node_agent.runtime import Status
+from node_agent.runtime import Status, VolumeState
 from state.wire import (
     ArchivePod,
     ArchiveWorkspace,

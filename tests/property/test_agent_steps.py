@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from node_agent import steps
 from node_agent.errors import StaleEpoch, StepError
-from node_agent.host import VolumeState
 from node_agent.labels import PodLabels
-from node_agent.runtime import Container, Status
+from node_agent.runtime import Container, Status, VolumeState
 from node_agent.steps import Done, Primitive, Seen, next_step
 from state.wire import (
     Action,
