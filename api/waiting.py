@@ -16,8 +16,8 @@ from api.problems import ProblemError
 LOOK_AGAIN_S = 5.0
 RING_GAP_S = 0.05
 _BELL_WAIT_S = 1.0
-# The stop must not wait longer for the thread than the thread waits for the bell.
-_JOIN_S = 2 * _BELL_WAIT_S
+# The bell may be connecting when the stop comes, which takes seconds when the database is away.
+_JOIN_S = 10.0
 
 T = TypeVar("T")
 
@@ -28,8 +28,11 @@ class Bell(Protocol):
     def wait(self, timeout_s: float) -> bool:
         """Whether it rang within the time."""
 
+    def ring(self) -> None:
+        """Ring from inside the process."""
+
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening. Not while another thread waits."""
 
 
 class Waiters:
@@ -104,10 +107,12 @@ class BellThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening; takes at most a few seconds."""
+        """Stop listening; takes at most `_JOIN_S`."""
         self._stopping.set()
+        self._bell.ring()
         self._thread.join(_JOIN_S)
-        self._bell.close()
+        if not self._thread.is_alive():
+            self._bell.close()
 
     def _listen(self) -> None:
         while not self._stopping.is_set():

@@ -20,7 +20,7 @@ PAGE_SIZE_MAX = 500
 PAGE_SIZE = 100
 WAIT_S_MAX = 25.0
 EVENTS_EXPLAINED = 20
-
+POD_ID_PATTERN = r"^p-[a-z2-7]{12}$"
 DEFAULT_POD_NAME = "default"
 
 User = Annotated[
@@ -53,7 +53,7 @@ Image = Annotated[
 ]
 PodId = Annotated[
     str,
-    StringConstraints(pattern=r"^p-[a-z2-7]{12}$"),
+    StringConstraints(pattern=POD_ID_PATTERN),
     Field(description="A pod's id, as given by the API."),
 ]
 NodeId = Annotated[
@@ -318,7 +318,6 @@ class OpenStep(Reply):
 
     verb: str
     node: str
-    attempt: int
     since: datetime
     progress: Progress | None
 

@@ -88,7 +88,7 @@ def open_(
         opened = client.open(pod_id)
         if wait and opened.url is None:
             with waiting.shown(Console(stderr=True)) as progress:
-                opened = waiting.wait_for_link(client, pod_id, timeout, progress)
+                opened = waiting.wait_for_link(client, pod_id, waiting.Patience(timeout), progress)
         _show_opened(opened, as_json=json)
 
 
@@ -163,7 +163,7 @@ def _want(ref: str, wanted: Desired, reason: str | None, timeout_s: float | None
         pod = client.set_desired(find_pod(client, ref), wanted, reason)
         if timeout_s is not None:
             with waiting.shown(Console(stderr=True)) as progress:
-                pod = waiting.wait_for(client, pod.pod_id, wanted, timeout_s, progress)
+                pod = waiting.wait_for(client, pod.pod_id, wanted, waiting.Patience(timeout_s), progress)
         show.as_json(pod) if json else show.state(pod)
 
 

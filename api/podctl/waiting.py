@@ -23,13 +23,25 @@ MIB = 1024 * 1024
 Show = Callable[[wire.Pod], None]
 
 
-def wait_for(client: Client, pod_id: str, wanted: Desired, timeout_s: float, show: Show) -> wire.Pod:
+class Patience:
+    """How long somebody waits in all: `timeout_s`, from now on."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
+
+    @property
+    def left_s(self) -> float:
+        """What is left of it, at least zero."""
+        return max(0.0, self._deadline - time.monotonic())
+
+
+def wait_for(client: Client, pod_id: str, wanted: Desired, patience: Patience, show: Show) -> wire.Pod:
     """The pod, as wanted. Raises `Failed` when it cannot become so, keeps failing, or time is up."""
-    deadline = time.monotonic() + timeout_s
     while True:
-        left_s = deadline - time.monotonic()
+        left_s = patience.left_s
         try:
-            pod = client.wait(pod_id, wanted, max(0.0, min(LOOK_S, left_s)))
+            pod = client.wait(pod_id, wanted, min(LOOK_S, left_s))
         except Failed as failed:
             if failed.code not in RETRYABLE or left_s <= PAUSE_S:
                 raise
@@ -40,20 +52,19 @@ def wait_for(client: Client, pod_id: str, wanted: Desired, timeout_s: float, sho
             return pod
         refuse_to_wait(pod, wanted)
         if left_s <= 0:
-            raise _out_of_time(pod, wanted, timeout_s)
+            raise _out_of_time(pod, wanted, patience)
 
 
-def wait_for_link(client: Client, pod_id: str, timeout_s: float, show: Show) -> wire.OpenedPod:
+def wait_for_link(client: Client, pod_id: str, patience: Patience, show: Show) -> wire.OpenedPod:
     """The pod with its link. Raises `Failed` as `wait_for` does."""
-    deadline = time.monotonic() + timeout_s
     while True:
-        left_s = max(0.0, deadline - time.monotonic())
-        pod = wait_for(client, pod_id, Desired.RUNNING, left_s, show)
-        opened = client.open(pod_id, wait_s=min(LOOK_S, left_s))
+        left_s = patience.left_s
+        pod = wait_for(client, pod_id, Desired.RUNNING, patience, show)
+        opened = client.open(pod_id)
         if opened.url is not None:
             return opened
         if left_s <= 0:
-            raise _out_of_time(pod, Desired.RUNNING, timeout_s)
+            raise _out_of_time(pod, Desired.RUNNING, patience)
         time.sleep(PAUSE_S)
 
 
@@ -113,10 +124,10 @@ def shown(console: Console) -> Iterator[Show]:
         yield lambda pod: status.update(Text(plain(doing(pod))))
 
 
-def _out_of_time(pod: wire.Pod, wanted: Desired, timeout_s: float) -> Failed:
+def _out_of_time(pod: wire.Pod, wanted: Desired, patience: Patience) -> Failed:
     why = f": {pod.failure.message}" if pod.failure else (f": {pod.reason}" if pod.reason else "")
     return Failed(
         "timeout",
-        f"{called(pod)} is {pod.state}, not {wanted}, after {timeout_s:g} s{why}",
+        f"{called(pod)} is {pod.state}, not {wanted}, after {patience.timeout_s:g} s{why}",
         f"It is still wanted {wanted}, and is worked on. `podctl explain {pod.pod_id}` tells more.",
     )

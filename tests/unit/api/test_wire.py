@@ -46,7 +46,8 @@ def test_names_made_from_labs_are_names(lab: str) -> None:
     "user",
     [
         "", ".", "..", "../alice", "alice/..", "a/b", "a\\b", "-alice", ".alice", "a b", "a\n", "a\x00",
-        "ålice", "аlice", "a" * 129, "a" * 10_240, "alice\u202e", "%2e%2e", "a;b", "$(id)", "<a>", "a'b", 'a"b',
+        "ålice", "аlice", "alice\u202e", "a" * 129, "a" * 10_240,
+        "%2e%2e", "a;b", "$(id)", "<a>", "a'b", 'a"b',
     ],
 )  # fmt: skip
 def test_user_ids_with_tricks_are_refused(user: str) -> None:
@@ -63,7 +64,8 @@ def test_ordinary_user_ids_are_taken(user: str) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        "debian:bookworm-slim", "codepods/pod:latest", "localhost:5000/a/b:1",
+        "debian:bookworm-slim", "codepods/pod:latest",
+        "localhost:5000/a/b:1",
         "registry.example.org/o/i@sha256:" + "0" * 64, "a", "registry.example.org/team_x/image__y.z-1:v1.0_a",
     ],
 )  # fmt: skip
@@ -73,7 +75,8 @@ def test_image_references_are_taken(image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "image", ["", "codepods/UPPER", "a:", "a@sha256:12", "a b", "-a", "a/../b", "a//b", "--privileged", "a" * 401]
+    "image",
+    ["", "codepods/UPPER", "a:", "a@sha256:12", "a b", "-a", "a/../b", "a//b", "--privileged", "a" * 401],
 )
 def test_what_is_no_image_reference_is_refused(image: str) -> None:
     """What Docker could not pull, or would read as an option, is refused."""

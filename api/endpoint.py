@@ -1,0 +1,130 @@
+"""From an HTTP request to a handler's call and back: token, scope, query, body, answer."""
+
+import asyncio
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.datastructures import QueryParams
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from api.deps import Deps
+from api.operation import AnyOperation, Call
+from api.problems import ProblemError
+from api.wire import BODY_BYTES_MAX, POD_ID_PATTERN, FieldProblem
+from state import tokens
+
+BODY_TIMEOUT_S = 10.0
+FIELD_PROBLEMS_MAX = 20
+# 'cpt_' and 43 characters; anything much longer is no token of ours and is not looked up.
+TOKEN_CHARS_MAX = 128
+POD_ID = re.compile(POD_ID_PATTERN.removeprefix("^").removesuffix("$"), re.ASCII)
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def answer(operation: AnyOperation, deps: Deps, request: HttpRequest) -> Response:
+    """Carry out one request. Raises `ProblemError` for whatever is refused."""
+    actor = await _authorize(operation, deps, request)
+    call = Call(
+        deps=deps,
+        actor=actor,
+        pod_id=_pod_id(request) if operation.about_pod else "",
+        query=_read_query(operation.query, request.query_params),
+        body=await _read_body(operation.body, request) if operation.takes_body else None,
+    )
+    given = await operation.handler(call)
+    return Response(
+        given.body.model_dump_json(), given.status, dict(given.headers), media_type="application/json"
+    )
+
+
+async def _authorize(operation: AnyOperation, deps: Deps, request: HttpRequest) -> str:
+    """The name of whoever asks, when they may."""
+    if not operation.scopes:
+        return "anybody"
+    token = await deps.run(tokens.authenticate, deps.db, _bearer(request))
+    if token is None:
+        raise _refused("token_refused", "The token is unknown here, or was revoked.")
+    request.state.actor = actor = f"api:{token.name}"
+    if token.scope not in operation.scopes:
+        allowed = " or ".join(sorted(operation.scopes))
+        raise ProblemError("scope_refused", f"The token's scope is {token.scope}; this needs {allowed}.")
+    return actor
+
+
+def _pod_id(request: HttpRequest) -> str:
+    pod_id: str = request.path_params["pod_id"]
+    if not POD_ID.fullmatch(pod_id):
+        raise ProblemError("pod_not_found", "What the path names does not have the shape of a pod's id.")
+    return pod_id
+
+
+def _bearer(request: HttpRequest) -> str:
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credentials.strip():
+        raise _refused("token_missing", "The request has no `Authorization: Bearer …` header.")
+    token = credentials.strip()
+    if len(token) > TOKEN_CHARS_MAX or not token.isascii():
+        raise _refused("token_refused", "What was sent does not have the shape of a token.")
+    return token
+
+
+def _refused(code: str, detail: str) -> ProblemError:
+    return ProblemError(code, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _read_query(model: type[M], params: QueryParams) -> M:
+    names = [name for name, _ in params.multi_items()]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise _field_problems([FieldProblem(field=name, problem="given more than once") for name in repeated])
+    return _validated(model, dict(params))
+
+
+def _validated(model: type[M], raw: dict[str, str] | bytes) -> M:
+    try:
+        return model.model_validate_json(raw) if isinstance(raw, bytes) else model.model_validate(raw)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        raise _as_problem(details) from error
+
+
+def _as_problem(details: list[ErrorDetails]) -> ProblemError:
+    if details[0]["type"] == "json_invalid":
+        return ProblemError("malformed_json", f"{details[0]['msg']}.")
+    unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
+    problems = [_field_problem(detail) for detail in unknown or details]
+    return _field_problems(problems, "unknown_field" if unknown else "invalid_field")
+
+
+def _field_problem(detail: ErrorDetails) -> FieldProblem:
+    place = ".".join(str(part) for part in detail["loc"]) or "(body)"
+    return FieldProblem(field=place[:100], problem=detail["msg"])
+
+
+def _field_problems(problems: list[FieldProblem], code: str = "invalid_field") -> ProblemError:
+    told = problems[:FIELD_PROBLEMS_MAX]
+    detail = "; ".join(f"{problem.field}: {problem.problem}" for problem in told)
+    return ProblemError(code, f"{detail}.", errors=tuple(told))
+
+
+async def _read_body(model: type[Any], request: HttpRequest) -> Any:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise ProblemError("media_type_refused", f"The body is declared as {media_type[:100] or 'nothing'}.")
+    try:
+        return _validated(model, await asyncio.wait_for(_bounded_body(request), BODY_TIMEOUT_S))
+    except TimeoutError as error:
+        raise ProblemError("body_too_slow", f"It was not whole after {BODY_TIMEOUT_S:g} s.") from error
+
+
+async def _bounded_body(request: HttpRequest) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise ProblemError("body_too_large", f"It is larger than {BODY_BYTES_MAX} bytes.")
+    return bytes(body)
