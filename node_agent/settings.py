@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     )
 
     node_id: Identifier
-    gateway_url: str = "http://127.0.0.1:8091"
+    gateway_url: str = "http://127.0.0.1:7081"
     node_token: SecretStr = SecretStr("")
     # A CA bundle for a gateway with a certificate of its own.
     gateway_ca_file: Path | None = None

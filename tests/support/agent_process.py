@@ -1,0 +1,64 @@
+"""The real node agent, as a process of its own, on the machine's Docker engine."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+from tests.support.docker_node import CHECKOUT, DockerNode
+
+STOP_TIMEOUT_S = 40
+KEPT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST")
+
+
+class AgentProcess:
+    """An agent for a node whose settings, containers and clean-up are those of a DockerNode."""
+
+    def __init__(self, node: DockerNode, gateway_url: str, token: str, log_file: Path) -> None:
+        self.node = node
+        self.log_file = log_file
+        self._environment = {
+            **{name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
+            "CODEPODS_NODE_ID": node.node_id,
+            "CODEPODS_NODE_TOKEN": token,
+            "CODEPODS_GATEWAY_URL": gateway_url,
+            "CODEPODS_DATA_DIR": str(node.settings.data_dir),
+            "CODEPODS_STORE_URL": f"file://{node.store_dir}",
+            "CODEPODS_AGENT_ACCEPT_UNSANDBOXED": "true",
+            "CODEPODS_AGENT_SYNC_WAIT_S": "5",
+            "CODEPODS_AGENT_LOG_FORMAT": "json",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, gateway_url: str | None = None) -> None:
+        """Begin, or begin again after `kill` or `stop`."""
+        if gateway_url is not None:
+            self._environment["CODEPODS_GATEWAY_URL"] = gateway_url
+        with self.log_file.open("ab") as log:
+            self._process = self._begin(log)
+
+    def _begin(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "node_agent.main"]
+        return subprocess.Popen(argv, cwd=CHECKOUT, env=self._environment, stderr=log)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> int:
+        """Ask it to end; its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(STOP_TIMEOUT_S)
+        self._process = None
+        return code
+
+    @property
+    def log(self) -> str:
+        """All that it has said."""
+        return self.log_file.read_text() if self.log_file.exists() else ""
