@@ -129,7 +129,7 @@ class Gateway:
     async def _wait(self, message: SyncRequest) -> SyncReply:
         """What the node should do, as soon as there is something; nothing when its patience ends."""
         ends_at = asyncio.get_running_loop().time() + message.wait_s
-        with self._nodes.waiting(message.node_id, frozenset(message.in_hand)) as waiter:
+        with self._nodes.waiting(message) as waiter:
             reply = await self._call(partial(self._news, message))
             while not (reply.actions or reply.taken_back) and await _woken(waiter, ends_at):
                 reply = await self._call(partial(self._news, message))

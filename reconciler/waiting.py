@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from reconciler.outage import Outage
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.outbox import open_action_ids
+from state.wire import SyncRequest
 
 SAFETY_POLL_S = 1.0
 
@@ -22,9 +23,15 @@ SAFETY_POLL_S = 1.0
 class Waiter:
     """One node's long poll. Lives on the event loop."""
 
+    boot_id: str
+    sequence: int
     in_hand: frozenset[str]
     ended: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def is_older_than(self, other: "Waiter") -> bool:
+        """Calls of one boot are numbered; of different boots, the one that comes here later is the newer."""
+        return self.boot_id != other.boot_id or self.sequence < other.sequence
 
     def end(self) -> None:
         """Answer with what there is: somebody newer waits for this node, or we are stopping."""
@@ -43,14 +50,17 @@ class WaitingNodes:
         return len(self._waiters)
 
     @contextmanager
-    def waiting(self, node_id: str, in_hand: frozenset[str]) -> Iterator[Waiter]:
-        """Wait for this node while the block runs."""
-        waiter = Waiter(in_hand)
-        if self._closing:
+    def waiting(self, message: SyncRequest) -> Iterator[Waiter]:
+        """Wait for the node of this message while the block runs."""
+        node_id = message.node_id
+        waiter = Waiter(message.boot_id, message.sequence, frozenset(message.in_hand))
+        other = self._waiters.get(node_id)
+        if self._closing or (other is not None and not other.is_older_than(waiter)):
             waiter.end()
-        if node_id in self._waiters:
-            self._waiters[node_id].end()
-        self._waiters[node_id] = waiter
+        else:
+            self._waiters[node_id] = waiter
+            if other is not None:
+                other.end()
         try:
             yield waiter
         finally:

@@ -43,23 +43,11 @@ class Control:
 
     def pod(self, user: str, name: str = "main", desired: Desired = Desired.RUNNING) -> str:
         """A new pod."""
-        row, created = pods.create_or_open(
-            self.db,
-            user_id=user,
-            name=name,
-            image="codepods/pod",
-            lab=None,
-            resources=Resources(),
-            desired=desired,
-            actor="test",
-            reason="a test wants it",
-        )
-        assert created
-        return row.id
+        return new_pod(self.db, user, name, desired)
 
     def want(self, pod_id: str, desired: Desired) -> None:
         """Change what is wanted."""
-        pods.set_desired(self.db, pod_id, desired, actor="test", reason="a test wants it")
+        want(self.db, pod_id, desired)
 
     def ingest(self, request: SyncRequest) -> Ingested:
         """Take in one message."""
@@ -124,3 +112,32 @@ class Control:
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The events of a kind, oldest first."""
         return self.rows("SELECT * FROM event WHERE kind = %s ORDER BY id", kind)
+
+
+def new_pod(db: Database, user: str, name: str = "main", desired: Desired = Desired.RUNNING) -> str:
+    """A new pod."""
+    row, created = pods.create_or_open(
+        db,
+        user_id=user,
+        name=name,
+        image="codepods/pod",
+        lab=None,
+        resources=Resources(),
+        desired=desired,
+        actor="test",
+        reason="a test wants it",
+    )
+    assert created
+    return row.id
+
+
+def is_settled(db: Database, pod_id: str) -> bool:
+    """Whether all that is wanted of the pod is so."""
+    status = pods.get_pod(db, pod_id)
+    assert status is not None
+    return status.condition == "settled" and status.satisfied_generation == status.generation
+
+
+def want(db: Database, pod_id: str, desired: Desired) -> None:
+    """Change what is wanted."""
+    pods.set_desired(db, pod_id, desired, actor="test", reason="a test wants it")

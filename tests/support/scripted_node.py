@@ -3,6 +3,7 @@
 It shows what the control plane does; what nodes do is tested with the real agent on a real engine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +46,7 @@ FACTS = NodeFacts(
     agent_version="0",
 )
 SECRET = "5" * 64
+SYNCS_MAX = 300
 
 
 @dataclass
@@ -161,13 +163,13 @@ class HttpNode(ScriptedNode):
 
     def __init__(self, node_id: str, token: str, url: str, **options: Any) -> None:
         super().__init__(node_id, **options)
-        self.client = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=30
-        )
+        self._url = f"{url}/v1/sync"
+        self._headers = {"Authorization": f"Bearer {token}"}
 
     def post(self, body: bytes | str) -> httpx.Response:
         """One raw call."""
-        return self.client.post("/v1/sync", content=body)
+        with httpx.Client(trust_env=False, verify=False, timeout=30) as client:
+            return client.post(self._url, content=body, headers=self._headers)
 
     def sync(self, wait_s: float = 0, **changes: Any) -> SyncReply:
         """One sync; what it brings is in hand after it."""
@@ -177,6 +179,16 @@ class HttpNode(ScriptedNode):
         reply = SyncReply.model_validate_json(response.content)
         self.take(reply)
         return reply
+
+    def work_until(self, done: Callable[[], bool]) -> list[str]:
+        """Sync and do what comes until `done`; the verbs, in order."""
+        verbs: list[str] = []
+        for _ in range(SYNCS_MAX):
+            self.sync(wait_s=0 if self.results else 0.2)
+            verbs += self.perform()
+            if not self.results and done():
+                return verbs
+        raise AssertionError(f"not done after {SYNCS_MAX} syncs: {verbs}")
 
 
 def _new_pod(action: Action) -> PodReport:
