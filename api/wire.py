@@ -64,21 +64,42 @@ Reason = Annotated[
     StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=300),
     Field(description="Why, for the event history: one line, at most 300 characters."),
 ]
-CpuMillis = Annotated[int, Field(ge=100, le=64_000, description="Limit of CPU time, thousandths of a core.")]
-MemoryMib = Annotated[int, Field(ge=256, le=262_144, description="Limit of memory, MiB.")]
-Pids = Annotated[int, Field(ge=256, le=32_768, description="Limit of processes and threads.")]
 
 
-def _plain_number(value: Any) -> Any:
-    """Numbers in a query are plain decimals: no signs, spaces or underscores, which Python would let pass."""
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,19}(\.[0-9]{1,9})?", value, re.ASCII):
+def _json_number(value: Any) -> Any:
+    """In JSON 1000.0 is an integer as 1000 is, but "1000" and true are not."""
+    if isinstance(value, str | bool):
+        raise ValueError("not a number")
+    return value
+
+
+def _query_number(value: Any) -> Any:
+    """Plain decimals: no signs, spaces or underscores, which pydantic would let pass."""
+    if isinstance(value, str) and not _QUERY_NUMBER.fullmatch(value):
         raise ValueError("not a plain decimal number")
     return value
 
 
-PlainNumber = BeforeValidator(_plain_number)
-Limit = Annotated[int, PlainNumber, Field(ge=1, le=PAGE_SIZE_MAX, description="How many to give at most.")]
-WaitSeconds = Annotated[float, PlainNumber, Field(ge=0, le=WAIT_S_MAX)]
+_QUERY_NUMBER = re.compile(r"[0-9]{1,19}(\.[0-9]{1,20})?(e-[0-9]{1,3})?", re.ASCII)
+
+# Bounds come first in each of these: what stands behind a validator is not in the OpenAPI document.
+JsonNumber = BeforeValidator(_json_number)
+QueryNumber = BeforeValidator(_query_number)
+CpuMillis = Annotated[
+    int,
+    Field(strict=False, ge=100, le=64_000, description="Limit of CPU time, thousandths of a core."),
+    JsonNumber,
+]
+MemoryMib = Annotated[
+    int, Field(strict=False, ge=256, le=262_144, description="Limit of memory, MiB."), JsonNumber
+]
+Pids = Annotated[
+    int, Field(strict=False, ge=256, le=32_768, description="Limit of processes and threads."), JsonNumber
+]
+Generation = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]
+Limit = Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX, description="How many to give at most."), QueryNumber]
+WaitSeconds = Annotated[float, Field(ge=0, le=WAIT_S_MAX), QueryNumber]
+EventId = Annotated[int, Field(ge=0, le=BIGINT_MAX), QueryNumber]
 
 
 class Scope(StrEnum):
@@ -144,7 +165,7 @@ class SetDesiredState(Request):
 
     state: Desired
     reason: Reason | None = None
-    if_generation: Annotated[int, Field(ge=1, le=BIGINT_MAX)] | None = Field(
+    if_generation: Generation | None = Field(
         default=None, description="Refuse unless the pod is still at this generation."
     )
 
@@ -181,7 +202,7 @@ class OpenPodQuery(Query):
 class PodEventsQuery(Query):
     """Which part of the history to give."""
 
-    after: Annotated[int, PlainNumber, Field(ge=0, le=BIGINT_MAX, description="Events after this id.")] = 0
+    after: EventId = Field(default=0, description="Give the events after this id.")
     limit: Limit = PAGE_SIZE
 
 
