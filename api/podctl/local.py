@@ -1,5 +1,6 @@
 """The commands about the installation on this machine, which `compose.local` carries out."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -25,37 +26,38 @@ def _installation() -> Any:
 def up(
     nodes: Annotated[
         int | None,
-        typer.Option(min=1, max=16, help="How many node agents; as many as the last time by default."),
+        typer.Option(min=1, max=8, help="How many node agents; default: as many as the last time."),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when the system answers.")] = False,
 ) -> None:
     """Start codepods on this machine."""
-    with told(as_json=False):
-        raise typer.Exit(_installation().up(nodes=nodes, detach=detach))
+    _end(lambda installation: installation.up(nodes, detach=detach))
 
 
 def down() -> None:
     """Stop codepods on this machine; keep the data."""
-    with told(as_json=False):
-        raise typer.Exit(_installation().down())
+    _end(lambda installation: installation.down())
 
 
 def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Stop codepods on this machine and remove its data, after asking."""
-    with told(as_json=False):
-        raise typer.Exit(_installation().clean(yes=yes))
+    _end(lambda installation: installation.clean(yes=yes))
 
 
 def psql(ctx: typer.Context) -> None:
     """Open psql on the local database; arguments are passed on."""
-    with told(as_json=False):
-        raise typer.Exit(_installation().psql(ctx.args))
+    _end(lambda installation: installation.psql(ctx.args))
 
 
 def status() -> None:
     """Say which parts of the local installation are up."""
+    _end(lambda installation: installation.status())
+
+
+def _end(command: Callable[[Any], int]) -> None:
+    """End as the installation's command does: it has told its reasons itself."""
     with told(as_json=False):
-        raise typer.Exit(_installation().status())
+        raise typer.Exit(command(_installation()))
 
 
 def register(app: typer.Typer) -> None:

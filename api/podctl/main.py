@@ -22,8 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-local.register(app)
-
 Pod = Annotated[str, typer.Argument(metavar="POD", help="Id (p-…) or USER/NAME.")]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Wait until it is so, showing progress on standard error.")
@@ -203,6 +201,9 @@ def nodes(json: Json = False) -> None:
     with told(as_json=json):
         found = _client().nodes()
         show.as_json(found) if json else show.nodes(found)
+
+
+local.register(app)
 
 
 def main() -> None:
