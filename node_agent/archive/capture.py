@@ -6,7 +6,7 @@ from pathlib import Path
 
 import zstandard
 
-from node_agent.archive.errors import ArchiveCorrupt, CaptureFailed
+from node_agent.archive.errors import ArchiveCorrupt, CaptureFailed, SourceChanged
 from node_agent.archive.fingerprint import TreeScan
 from node_agent.archive.manifest import NOTICE_LENGTH_MAX, NOTICES_MAX, BlobRef, Manifest
 from node_agent.archive.progress import Progress, unwatched
@@ -17,6 +17,8 @@ from node_agent.store import BlobWriter, Store, StoreNotFound
 ZSTD_LEVEL = 3
 ZSTD_THREADS = 2
 NAMES_TOLD_MAX = 10
+# GNU tar's exit status for files that changed, shrank or went while it read them.
+TAR_SAW_CHANGES = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,11 @@ def verify_blob(store: Store, blob: BlobRef) -> None:
 
 def _finish(tar: TarProcess, source_dir: Path) -> tuple[str, ...]:
     code, messages = tar.finish()
+    said = "; ".join(messages) or "nothing"
+    if code == TAR_SAW_CHANGES:
+        raise SourceChanged(f"{source_dir} changed while it was archived, tar said: {said}")
     if code != 0:
-        said = "; ".join(messages) or "nothing"
-        raise CaptureFailed(f"tar could not read all of {source_dir} (exit {code}), it said: {said}")
+        raise CaptureFailed(f"could not read all of {source_dir} (exit {code}), tar said: {said}")
     return messages
 
 

@@ -16,7 +16,8 @@ from node_agent.store import CHUNK_BYTES, Store, StoreNotFound
 
 # Enough for zstd's --long=27; a frame that asks for more is refused instead of given the memory.
 WINDOW_BYTES_MAX = 1 << 27
-_FULL_DISK = ("No space left on device", "Disk quota exceeded")
+# tar's words when a file system is full; the last one when some of a write still fitted.
+_FULL_DISK = ("No space left on device", "Disk quota exceeded", "Wrote only")
 
 
 def restore_archive(

@@ -1,8 +1,5 @@
 """What a store says when it is full, gone, locked or not there: typed errors with what to do."""
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from node_agent.store import (
     StoreUnavailable,
 )
 from tests.support.s3_servers import CREDENTIALS, free_port, rclone_server
+from tests.support.small_disk import small_disk
 
 MIB = 1 << 20
 
@@ -25,19 +23,6 @@ MIB = 1 << 20
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-
-
-@contextmanager
-def small_disk(folder: Path, size_mib: int) -> Iterator[Path]:
-    """A file system of this size."""
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)], check=True, timeout=30
-    )
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=30)
 
 
 def write_zeros(store: Store, key: str, size_mib: int) -> None:
