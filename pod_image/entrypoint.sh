@@ -41,7 +41,6 @@ export HASHED_PASSWORD
 # terminals for 10 minutes. The folder comes from the link, never from what was open last: that memory is a
 # stored copy of a query string. Without one in the link it is /workspaces.
 exec /usr/local/bin/code-server \
-    --config /etc/codepods/code-server.yaml \
     --bind-addr 0.0.0.0:8080 \
     --disable-telemetry \
     --disable-update-check \

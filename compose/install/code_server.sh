@@ -51,7 +51,7 @@ build_code_server() {
     make_work_directory
     # What this machine trusts, the build trusts; nothing of it gets into the image.
     cat "$trust_bundle" ${CODEPODS_EXTRA_CA:+"$CODEPODS_EXTRA_CA"} >"$work/ca.pem"
-    registry=$("$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" config get registry)
+    registry=$("$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" config get registry 2>/dev/null)
     for variable in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
         if [ -n "${!variable:-}" ]; then passed_on+=(--env "$variable"); fi
     done

@@ -49,9 +49,7 @@ plan_packages() {
 
 look_for_engine_packages() {
     if engine_answers; then return; fi
-    has dockerd || packages+=(docker.io)
-    # Newer Debian keeps the command apart from the engine; see `available`.
-    has docker || packages+=(docker-cli)
+    if ! has dockerd || ! has docker; then packages+=(docker.io); fi
     if ! has_systemd && ! grep -q ' cgroup2\? ' /proc/mounts; then packages+=(cgroupfs-mount); fi
 }
 
@@ -91,12 +89,13 @@ no_apt() {
     return 1
 }
 
-# Releases differ in two names. Everything else is passed on, so that apt says what it cannot find.
+# Debian 13 keeps Docker's command apart from its engine, Ubuntu calls the browser differently. Everything else is
+# passed on as it is, so that apt says what it cannot find.
 available() {
     local package
     for package in "$@"; do
         case $package in
-        docker-cli) if has_package docker-cli; then echo docker-cli; else echo docker.io; fi ;;
+        docker.io) echo docker.io; if has_package docker-cli; then echo docker-cli; fi ;;
         chromium) if has_package chromium; then echo chromium; else echo chromium-browser; fi ;;
         *) echo "$package" ;;
         esac

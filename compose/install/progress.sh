@@ -47,10 +47,10 @@ show_progress() {
         sleep 0.1
         if [ -t 1 ] && [ $(($(now_ms) - shown_ms)) -ge 1000 ]; then
             shown_ms=$(now_ms)
-            printf '\r\033[K%s %s s: %.60s' "$line" "$(seconds_since "$started")" "$(last_line "$log")"
+            printf '\r\033[K%s %s s: %.70s' "$line" "$(seconds_since "$started")" "$(last_line "$log")"
         elif [ ! -t 1 ] && [ $(($(now_ms) - shown_ms)) -ge $((quiet_s_max * 1000)) ]; then
             shown_ms=$(now_ms)
-            printf '\n      %s s: %.90s ' "$(seconds_since "$started")" "$(last_line "$log")"
+            printf '\n      %s s: %.100s ' "$(seconds_since "$started")" "$(last_line "$log")"
         fi
     done
     if [ -t 1 ]; then
@@ -67,9 +67,12 @@ step_failed() {
     fail "This did not work: $title" "The whole log: $log" "$("${step}_help")"
 }
 
-# The heading ("== …") that the step is at, if it has any; else the last line of its output.
+# The heading ("== …") that the step is at, if it has any, and the last line of its output.
 last_line() {
-    grep '^== ' "$1" | tail -n 1 | grep . || tail -c 400 "$1" | tr -cd '[:print:]\n' | grep -v '^ *$' | tail -n 1
+    local heading
+    heading=$(grep '^== ' "$1" | tail -n 1)
+    if [ -n "$heading" ]; then printf '%.40s · ' "${heading#== }"; fi
+    tail -c 400 "$1" | tr -cd '[:print:]\n' | grep -v -e '^ *$' -e '^== ' | tail -n 1
 }
 
 now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }

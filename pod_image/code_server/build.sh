@@ -17,7 +17,7 @@ say() {
     printf '== %s/%s %s\n' "$stage" "$stages" "$*"
 }
 
-say 'compilers and headers for the native modules (in this container only)'
+say 'get compilers, in this container only'
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes
 apt-get -qq update
 apt-get -qq install -y --no-install-recommends \
@@ -31,23 +31,26 @@ chmod +x /tmp/bin/npm
 export PATH="/tmp/bin:$PATH"
 export npm_config_nodedir=/node npm_config_cache=/tmp/npm npm_config_fund=false npm_config_audit=false
 export npm_config_update_notifier=false npm_config_loglevel=warn
+# Compilers on all cores, and heard: minutes of silence look like a hang.
+export npm_config_jobs=max npm_config_foreground_scripts=true
 
-say "fetch code-server $version and check its digest"
+say 'fetch code-server, check its digest'
 mkdir -p /tmp/work
 cd /tmp/work
 npm pack --silent "code-server@$version" >/dev/null
 printf '%s  %s\n' "$sha256" "$package" | sha256sum -c -
 
-say 'install with the dependencies its own shrinkwrap pins, compile native modules'
+say 'install what its shrinkwrap pins, compile'
 npm install --global --prefix /tmp/prefix --allow-scripts=all "./$package"
 
-say 'collect: the package as it is, its own node beside it, no leftovers of the compiler and no source maps'
+say 'collect, with its own node'
+# The package as it is, but for source maps and what the compiler left.
 tree=/tmp/prefix/lib/node_modules/code-server
 cp /node/bin/node "$tree/lib/node"
 find "$tree" -depth -type d -path '*/build/*' \( -name obj.target -o -name .deps \) -exec rm -rf {} +
 find "$tree" -type f \( -name '*.map' -o -name '*.o' -o -name '*.a' \) -delete
 
-say 'does it run, and do its native modules load'
+say 'see that it runs, with a terminal'
 "$tree/lib/node" "$tree/out/node/entry.js" --version | grep -F "$version "
 cd "$tree/lib/vscode"
 "$tree/lib/node" -e 'require("node-pty").spawn("/bin/true", [], {}).onExit(e => process.exit(e.exitCode))'
