@@ -220,4 +220,6 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$;
 
+REVOKE ALL ON FUNCTION open_to_admins(), open_table_to_admins(text, text[]) FROM PUBLIC;
+
 SELECT open_to_admins();

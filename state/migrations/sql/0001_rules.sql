@@ -14,8 +14,12 @@ CREATE FUNCTION session_is_person() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT coalesce(current_setting('codepods.program', true), '') = ''
 $$;
 
+-- Only who may write history anyway, which programs may and admins may not, can act in another's name.
 CREATE FUNCTION session_actor() RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT coalesce(nullif(current_setting('codepods.actor', true), ''), session_user::text)
+    SELECT CASE WHEN has_table_privilege(session_user, 'public.event', 'INSERT')
+        THEN coalesce(nullif(current_setting('codepods.actor', true), ''), session_user::text)
+        ELSE session_user::text
+    END
 $$;
 
 CREATE FUNCTION changed_columns(before jsonb, after jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
