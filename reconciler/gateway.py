@@ -117,7 +117,7 @@ class Gateway:
                 "This report is not newer than the last one from this node. If no earlier call was under way,"
                 " a second agent runs with the same node id: stop one of them.",
             )
-        reply = await self._wait(message)
+        reply = await self._wait(_after(message, ingested.accepted))
         body = reply.model_copy(update={"accepted": ingested.accepted}).model_dump_json()
         return Response(body, media_type="application/json")
 
@@ -155,6 +155,14 @@ class Gateway:
             ) from error
         self._outage.over()
         return result
+
+
+def _after(message: SyncRequest, accepted: tuple[str, ...]) -> SyncRequest:
+    """The rest of a call whose results were accepted: not in hand any more, and the node is told at once."""
+    if not accepted:
+        return message
+    in_hand = tuple(action_id for action_id in message.in_hand if action_id not in accepted)
+    return message.model_copy(update={"in_hand": in_hand, "wait_s": 0.0})
 
 
 async def _woken(waiter: Waiter, ends_at: float) -> bool:

@@ -181,7 +181,7 @@ def _resign(lead: Lead) -> None:
 
 
 def _holder(listener: socket.socket) -> str:
-    """A name that nobody else has while we run, and that we have again after a restart: we lead at once then."""
+    """A name that nobody has beside us, and that we have again after a restart: so we lead at once then."""
     return f"{socket.gethostname()}:{listener.getsockname()[1]}"
 
 

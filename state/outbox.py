@@ -10,6 +10,7 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from state import events, ids
@@ -157,6 +158,12 @@ _UNDELIVERED = """
 _MARK_SENT = (
     "UPDATE action SET sent_at = now() WHERE id = ANY(%(ids)s::uuid[]) AND state = 'open' AND sent_at IS NULL"
 )
+
+_SPOIL = """
+    UPDATE action SET state = 'failed', finished_at = clock_timestamp(),
+           error = jsonb_build_object('code', 'unreadable', 'message', %(message)s::text)
+     WHERE id = %(id)s::uuid AND state = 'open'
+"""
 
 _TAKEN_BACK = """
     SELECT held.id FROM unnest(%(in_hand)s::text[]) AS held(id)
@@ -387,7 +394,16 @@ def undelivered(db: Database, node_id: str, in_hand: Collection[str]) -> tuple[A
         rows = conn.execute(_UNDELIVERED, arguments).fetchall()
         if rows:
             conn.execute(_MARK_SENT, {"ids": [row["id"] for row in rows]})
-    return tuple(Action.model_validate(row) for row in rows)
+        return tuple(action for row in rows if (action := _readable(conn, row)) is not None)
+
+
+def _readable(conn: Connection, row: DictRow) -> Action | None:
+    """The action in a row; one that cannot be read is closed, so that it does not hold up its node (LAW 12)."""
+    try:
+        return Action.model_validate(row)
+    except ValueError as error:
+        conn.execute(_SPOIL, {"id": row["id"], "message": f"the action cannot be read: {error}"})
+        return None
 
 
 def taken_back(db: Database, node_id: str, in_hand: Collection[str]) -> tuple[str, ...]:

@@ -59,13 +59,13 @@ _KEEP_REPORT = """
 """
 
 # Workspaces, then pods, each in the order of their ids: the order in which every writer locks them.
-_LOCK_WORKSPACES = """
-    SELECT id FROM workspace
-     WHERE id = ANY(%(ids)s)
-        OR id IN (SELECT p.workspace_id FROM pod_observed o JOIN pod p ON p.id = o.pod_id
-                   WHERE o.node_id = %(node)s AND o.state <> 'absent')
-        OR id IN (SELECT workspace_id FROM workspace_observed WHERE node_id = %(node)s AND state <> 'absent')
-     ORDER BY id FOR NO KEY UPDATE
+_LOCK_WORKSPACES = "SELECT 1 FROM workspace WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE"
+# What was there before counts as well, for it may have gone.
+_WORKSPACES_HERE = """
+    SELECT p.workspace_id FROM pod_observed o JOIN pod p ON p.id = o.pod_id
+     WHERE o.node_id = %(node)s AND o.state <> 'absent'
+     UNION
+    SELECT workspace_id FROM workspace_observed WHERE node_id = %(node)s AND state <> 'absent'
 """
 _WORKSPACES_OF_ACTIONS = """
     SELECT DISTINCT workspace_id FROM action
@@ -84,8 +84,8 @@ _KNOWN_PODS = """
       LEFT JOIN placement pl ON pl.workspace_id = p.workspace_id AND pl.released_at IS NULL
       LEFT JOIN pod_observed o ON o.pod_id = p.id
       LEFT JOIN action a ON a.target = p.id AND a.state = 'open'
-     WHERE p.id = ANY(%(ids)s)
-        OR p.id IN (SELECT pod_id FROM pod_observed WHERE node_id = %(node)s AND state <> 'absent')
+     WHERE p.id IN (SELECT unnest(%(ids)s::text[])
+                     UNION SELECT pod_id FROM pod_observed WHERE node_id = %(node)s AND state <> 'absent')
      ORDER BY p.id FOR NO KEY UPDATE OF p
 """
 _KNOWN_WORKSPACES = """
@@ -95,9 +95,9 @@ _KNOWN_WORKSPACES = """
       LEFT JOIN placement pl ON pl.workspace_id = w.id AND pl.released_at IS NULL
       LEFT JOIN workspace_observed o ON o.workspace_id = w.id
       LEFT JOIN action a ON a.target = w.id AND a.state = 'open'
-     WHERE w.id = ANY(%(ids)s)
-        OR w.id IN (SELECT workspace_id FROM workspace_observed
-                     WHERE node_id = %(node)s AND state <> 'absent')
+     WHERE w.id IN (SELECT unnest(%(ids)s::text[])
+                     UNION SELECT workspace_id FROM workspace_observed
+                            WHERE node_id = %(node)s AND state <> 'absent')
 """
 
 _SAW_PODS = """
@@ -218,7 +218,7 @@ def _take_in(
         return False
     judge = Judge(now=last["now"], limits=limits, jitter=jitter)
     action_ids = [result.action_id for result in request.results]
-    _lock(conn, request, report if not same else Report(), action_ids)
+    _lock(conn, request.node_id, action_ids, None if same else report)
     known = None if same else _known(conn, request, report, limits)
     actions = open_actions(conn, request.node_id, action_ids)
     answered = apply_results(conn, request.results, actions, judge)
@@ -231,12 +231,14 @@ def _take_in(
     return answered > 0 or known is not None
 
 
-def _lock(conn: Connection, request: SyncRequest, report: Report, action_ids: Sequence[str]) -> None:
-    answered = conn.execute(_WORKSPACES_OF_ACTIONS, {"node": request.node_id, "ids": list(action_ids)})
-    workspaces = {row["workspace_id"] for row in answered}
-    workspaces |= {line.workspace_id for line in report.pods}
-    workspaces |= {line.workspace_id for line in report.workspaces}
-    conn.execute(_LOCK_WORKSPACES, {"node": request.node_id, "ids": sorted(workspaces)})
+def _lock(conn: Connection, node_id: str, action_ids: Sequence[str], report: Report | None) -> None:
+    arguments = {"node": node_id, "ids": list(action_ids)}
+    touched = {row["workspace_id"] for row in conn.execute(_WORKSPACES_OF_ACTIONS, arguments)}
+    if report is not None:
+        touched |= {row["workspace_id"] for row in conn.execute(_WORKSPACES_HERE, arguments)}
+        touched |= {line.workspace_id for line in report.pods}
+        touched |= {line.workspace_id for line in report.workspaces}
+    conn.execute(_LOCK_WORKSPACES, {"ids": sorted(touched)})
 
 
 def _known(conn: Connection, request: SyncRequest, report: Report, limits: Limits) -> Known:

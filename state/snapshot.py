@@ -97,19 +97,21 @@ _WORKSPACES = f"""
 
 _NODES = """
     SELECT n.id, n.cordoned, n.cpu_millis, n.memory_mib, l.last_seen_at,
-           coalesce(r.pods, 0) AS reserved_pods,
            coalesce(a.starts, 0) AS open_starts, coalesce(a.actions, 0) AS open_actions
       FROM node n
       LEFT JOIN node_lease l ON l.node_id = n.id
-      LEFT JOIN (SELECT pl.node_id, count(*) AS pods FROM placement pl
-                   JOIN pod p ON p.workspace_id = pl.workspace_id
-                   LEFT JOIN pod_observed o ON o.pod_id = p.id
-                                           AND o.node_id = pl.node_id AND o.epoch = pl.epoch
-                  WHERE pl.released_at IS NULL
-                    AND (p.desired_state = 'running' OR o.state IN ('starting', 'running', 'stopping'))
-                  GROUP BY pl.node_id) r ON r.node_id = n.id
       LEFT JOIN (SELECT node_id, count(*) AS actions, count(*) FILTER (WHERE verb = 'start_pod') AS starts
                    FROM action WHERE state = 'open' GROUP BY node_id) a ON a.node_id = n.id
+"""
+
+# Reads all that is placed, so it is asked only when somebody may have to be placed.
+_RESERVED = """
+    SELECT pl.node_id, count(*) AS pods FROM placement pl
+      JOIN pod p ON p.workspace_id = pl.workspace_id
+      LEFT JOIN pod_observed o ON o.pod_id = p.id AND o.node_id = pl.node_id AND o.epoch = pl.epoch
+     WHERE pl.released_at IS NULL
+       AND (p.desired_state = 'running' OR o.state IN ('starting', 'running', 'stopping'))
+     GROUP BY pl.node_id
 """
 
 
@@ -162,7 +164,8 @@ def database_clock(db: Database) -> datetime:
 def read_world(db: Database, workspace_ids: Sequence[str], leading_since: datetime) -> World:
     """The given workspaces with their pods, and all nodes, as of one moment.
 
-    Raises `ValueError` when a row cannot be decoded; read them one by one then.
+    What is reserved on nodes is counted only if one of the workspaces is without a place. Raises `ValueError`
+    when a row cannot be decoded; read them one by one then.
     """
     with db.transaction() as conn:
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -170,8 +173,10 @@ def read_world(db: Database, workspace_ids: Sequence[str], leading_since: dateti
         nodes = conn.execute(_NODES).fetchall()
         workspaces = conn.execute(_WORKSPACES, arguments).fetchall()
         pods = conn.execute(_PODS, arguments).fetchall()
+        unplaced = any(row["placed_on"] is None for row in workspaces)
+        reserved = {row["node_id"]: row["pods"] for row in conn.execute(_RESERVED)} if unplaced else {}
     return World(
-        nodes={row["id"]: _node(row) for row in nodes},
+        nodes={row["id"]: _node(row, reserved.get(row["id"], 0)) for row in nodes},
         workspaces=_workspaces(workspaces, pods),
         leading_since=leading_since,
     )
@@ -221,8 +226,7 @@ def _pod(row: Row) -> PodView:
     )
 
 
-def _node(row: Row) -> NodeView:
-    reserved = row["reserved_pods"]
+def _node(row: Row, reserved: int) -> NodeView:
     return NodeView(
         id=row["id"],
         last_seen_at=row["last_seen_at"],

@@ -267,3 +267,18 @@ def test_hundreds_of_pods_at_once_are_placed_within_the_bounds(control: Control)
     )
     waiting = control.rows("SELECT condition FROM pod WHERE condition <> 'settled'")
     assert waiting == [{"condition": "waiting_for_capacity"}] * 6
+
+
+def test_an_action_that_cannot_be_read_does_not_hold_up_its_node(
+    control: Control, node: ScriptedNode
+) -> None:
+    """It is closed with a reason, and the others are delivered (LAW 12)."""
+    control.pod("alice"), control.pod("mallory")
+    control.tick(), control.tick()
+    control.rows(
+        'UPDATE action SET step = \'{"verb": "dance"}\' WHERE target = (SELECT min(target) FROM action)'
+    )
+
+    assert len(control.sync(node).actions) == 1
+    spoilt = control.rows("SELECT error ->> 'code' AS code FROM action WHERE state = 'failed'")
+    assert spoilt == [{"code": "unreadable"}]
