@@ -125,9 +125,8 @@ class Agent:
         with self._handing_over:
             if result is not None:
                 self._results.add(result)
-                self._generations[action.target] = max(
-                    action.generation, self._generations.get(action.target, 0)
-                )
+                reached = self._generations.get(action.target, 0)
+                self._generations[action.target] = max(action.generation, reached)
             self._queue.finish(work)
             self._progress.pop(action.id, None)
         self._surveyor.end(action.workspace_id)
@@ -248,6 +247,7 @@ class Agent:
             sight = self._parts.runtime.look()
             states = {volume.name: self._parts.host.volume_state(volume) for volume in sight.volumes}
             self._surveyor.show(sight, states)
+            self._forget_generations(sight)
             known = Known(
                 begun=begun,
                 is_ready=self._parts.ready.is_ready,
@@ -262,6 +262,12 @@ class Agent:
         except StepError as error:
             log.warning("engine.cannot_be_asked", code=error.code, why=error.message)
             return None, error.message
+
+    def _forget_generations(self, sight: Sight) -> None:
+        """Of pods that are here no more: memory must not grow with every pod there ever was."""
+        here = {container.labels.get(labels.POD, "") for container in sight.containers}
+        with self._handing_over:
+            self._generations = {pod: reached for pod, reached in self._generations.items() if pod in here}
 
     def _refresh_facts(self) -> None:
         if self._facts is None or time.monotonic() - self._facts_at_s > FACTS_EVERY_S:

@@ -16,7 +16,7 @@ def container(found: Json) -> Container:
         id=found["Id"],
         name=found["Name"].removeprefix("/"),
         labels=dict(found["Config"].get("Labels") or {}),
-        status=Status(state["Status"]),
+        status=_status(state["Status"]),
         image_id=found["Image"],
         started_at=state["StartedAt"],
         finished_at=state["FinishedAt"],
@@ -27,6 +27,14 @@ def container(found: Json) -> Container:
         volumes=tuple(mount["Name"] for mount in mounts if mount.get("Type") == "volume"),
         session_dir=next((m["Source"] for m in mounts if m.get("Destination") == SESSION_DIR), None),
     )
+
+
+def _status(said: str) -> Status:
+    """A state that this version does not know is none that a pod could be used in."""
+    try:
+        return Status(said)
+    except ValueError:
+        return Status.DEAD
 
 
 def _host_port(found: Json) -> int | None:

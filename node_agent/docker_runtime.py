@@ -32,6 +32,11 @@ LOG_FILE_MIB_MAX = 2
 LOG_FILES_MAX = 2
 MIB = 1 << 20
 HTTP_CONFLICT = 409
+# Not `exec_…`: those say nothing about a container's state, and come with every command run in it.
+_LIFE_EVENTS = {
+    "type": ["container"],
+    "event": ["create", "start", "die", "oom", "pause", "unpause", "rename", "destroy"],
+}
 
 
 class DockerRuntime:
@@ -237,7 +242,7 @@ class DockerRuntime:
         with translated("follow the engine's events"):
             client = docker.APIClient(base_url=self._base_url, version="auto", timeout=CALL_TIMEOUT_S)
             with self._lock:
-                self._events = client.events(filters={**self._mine(), "type": ["container"]}, decode=True)
+                self._events = client.events(filters={**self._mine(), **_LIFE_EVENTS}, decode=True)
             yield
             for _event in self._events:
                 yield

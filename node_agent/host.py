@@ -64,13 +64,15 @@ class HostFiles:
     """Files below the agent's data directory, and markers beside the engine's volumes."""
 
     def __init__(self, data_dir: Path) -> None:
-        self._pods_dir = data_dir / "pods"
+        self._pods_dir = data_dir.absolute() / "pods"
 
     def session_dir(self, pod_id: str, epoch: int) -> str:
         """The directory that a container mounts at /run/codepods, made if missing."""
         path = self._pods_dir / f"{pod_id}-e{epoch}"
         with disk_errors("make the pod's session directory"):
             path.mkdir(parents=True, exist_ok=True)
+            # The pod's user reads its own secret by number; nobody on the node may read any.
+            self._pods_dir.chmod(0o700)
             path.chmod(0o755)
         return str(path)
 

@@ -36,12 +36,12 @@ def lab_is_there(volume: Volume, lab: str) -> bool:
     return os.path.lexists(Path(volume.mountpoint) / _checked(lab))
 
 
-def place_lab(store: Store, volume: Volume, lab: str, stamp: str) -> None:
-    """Put the lab's files at /workspaces/<lab>, owned by the pod's user. `stamp` names this attempt.
+def place_lab(store: Store, volume: Volume, lab: str, pod_id: str) -> None:
+    """Put the lab's files at /workspaces/<lab>, owned by the pod's user. One call per pod at a time.
 
     Raises StepError: `lab_not_found` and `lab_invalid` are permanent. StoreError passes through.
     """
-    draft = Path(volume.mountpoint).parent / f"lab-{stamp}"
+    draft = Path(volume.mountpoint).parent / f"lab-{pod_id}"
     with disk_errors(f"unpack the lab {lab!r}"):
         shutil.rmtree(draft, ignore_errors=True)
         try:

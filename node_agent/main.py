@@ -23,7 +23,7 @@ from node_agent.journal import Journal
 from node_agent.open_store import open_store
 from node_agent.parts import Parts, network_plan
 from node_agent.settings import Settings
-from node_agent.store import StoreError
+from node_agent.store import Store, StoreError
 
 EXIT_CONFIGURATION = 2
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -69,11 +69,7 @@ def run(agent: Agent, settings: Settings) -> None:
 def make_parts(settings: Settings) -> Parts:
     """All ports on the real things. Raises OSError or ValueError for settings that cannot be."""
     store = open_store(settings.store_url)
-    try:
-        store.probe()
-    except StoreError as error:
-        # Not fatal: pods that are here can be used, and saving is tried again when it is due.
-        log.error("store.unusable", store=settings.store_url.partition("?")[0], why=str(error))
+    threading.Thread(target=_probe, args=(store, settings), name="store-probe", daemon=True).start()
     mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()
     name_servers = name_servers_of(RESOLV_CONF.read_text()) if RESOLV_CONF.exists() else ()
     return Parts(
@@ -85,6 +81,16 @@ def make_parts(settings: Settings) -> Parts:
         firewall=Firewall(rules_for(settings.node_id, name_servers, settings.blocked_networks)),
         network=network_plan(settings.node_id, mtu_bytes),
     )
+
+
+def _probe(store: Store, settings: Settings) -> None:
+    """Say early what would fail late. Not fatal: pods that are here can be used meanwhile."""
+    try:
+        found = store.probe()
+    except StoreError as error:
+        log.error("store.unusable", store=settings.store_url.partition("?")[0], why=str(error))
+    else:
+        log.info("store.usable", conditional_put=found.conditional_put)
 
 
 def configure_logs(settings: Settings) -> None:

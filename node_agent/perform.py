@@ -88,8 +88,7 @@ class Performer:
             case PullImage(spec):
                 self._pull(spec)
             case PlaceLab(lab):
-                stamp = f"{self._action.pod_id}-{self._action.attempt}"
-                self._parts.archives.place_lab(self._volume(), lab, stamp)
+                self._parts.archives.place_lab(self._volume(), lab, self._action.pod_id or "")
             case MakeContainer(spec, image_id, source):
                 self._make_container(spec, image_id, source)
             case _ as never:

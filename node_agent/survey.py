@@ -112,8 +112,12 @@ class Surveyor:
         return len(answered) < len(unanswered)
 
     def _needs_probe(self, container: Container) -> bool:
-        running = container.status is Status.RUNNING and container.host_port is not None
-        return running and not labels.is_partial(container.name) and not self._parts.ready.is_ready(container)
+        if container.status is not Status.RUNNING or labels.is_partial(container.name):
+            return False
+        with self._lock:
+            busy = self._busy[container.labels.get(labels.WORKSPACE, "")]
+        # A start that is under way asks by itself.
+        return not busy and container.host_port is not None and not self._parts.ready.is_ready(container)
 
     def _probe(self, container: Container) -> bool:
         secret = self._parts.host.read_session(container.session_dir)

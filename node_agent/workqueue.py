@@ -54,7 +54,7 @@ class WorkQueue:
         """Wait for an action that may run, and begin it. None once the queue is closed."""
         with self._changed:
             while not self._closed:
-                work = next(filter(self._may_run, self._works.values()), None)
+                work = next(filter(self.may_run, self._works.values()), None)
                 if work is not None:
                     work.begun = True
                     return work
@@ -78,6 +78,15 @@ class WorkQueue:
                 if not work.begun:
                     del self._works[action_id]
 
+    def may_run(self, work: Work) -> bool:
+        """Nothing that has begun stands in its way."""
+        with self._changed:
+            if work.begun:
+                return False
+            begun = [other.action for other in self._works.values() if other.begun]
+            excluded = any(_exclude(work.action, other) for other in begun)
+            return not excluded and self._has_lane(work.action, begun)
+
     def in_hand(self) -> tuple[Work, ...]:
         """All actions in hand, oldest first."""
         with self._changed:
@@ -94,12 +103,6 @@ class WorkQueue:
         """Wait until nothing is in hand."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._works, timeout_s)
-
-    def _may_run(self, work: Work) -> bool:
-        if work.begun:
-            return False
-        begun = [other.action for other in self._works.values() if other.begun]
-        return not any(_exclude(work.action, other) for other in begun) and self._has_lane(work.action, begun)
 
     def _has_lane(self, action: Action, begun: list[Action]) -> bool:
         for verbs, at_once_max in ((_STARTS, self._lanes.starts_max), (_UPLOADS, self._lanes.uploads_max)):

@@ -1,0 +1,95 @@
+"""The work queue: one action per target, workspaces alone, kinds bounded, first come first served."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_agent.workqueue import Lanes, Work, WorkQueue
+from state.wire import Action, ArchivePod, ArchiveSource, RestoreWorkspace, StartPod, StopPod
+
+LANES = Lanes(starts_max=2, uploads_max=1, queue_length_max=50)
+SOURCE = ArchiveSource(manifest_key="m", manifest_digest="d")
+STEPS = [StartPod(), StopPod(), ArchivePod(number=1)]
+
+
+def action(name: str, workspace: str, pod: str | None, kind: int = 0) -> Action:
+    """An action; for no pod it is a workspace's."""
+    step = RestoreWorkspace(archive=SOURCE) if pod is None else STEPS[kind]
+    return Action(id=name, workspace_id=workspace, user_id="u", pod_id=pod, epoch=1, attempt=1, step=step)
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["w-a", "w-b"]), st.none() | st.sampled_from(["p-1", "p-2"]), st.integers(0, 2)
+    ),
+    max_size=20,
+).map(
+    lambda drawn: [action(str(n), w, f"{p}-{w}" if p else None, kind) for n, (w, p, kind) in enumerate(drawn)]
+)
+
+
+def begin_all(queue: WorkQueue) -> list[Work]:
+    """Begin whatever may run together now."""
+    begun = []
+    while any(map(queue.may_run, queue.in_hand())):
+        work = queue.take()
+        assert work is not None
+        begun.append(work)
+    return begun
+
+
+@given(ACTIONS)
+def test_what_runs_together_never_shares_a_target_and_stays_in_its_lanes(actions: list[Action]) -> None:
+    """Until the queue is empty, each batch that runs together keeps all bounds; everything runs once."""
+    queue = WorkQueue(LANES)
+    for each in actions:
+        assert queue.offer(each)
+    ran = []
+    while queue.in_hand():
+        begun = begin_all(queue)
+        assert begun
+        together = [work.action for work in begun]
+        assert len({a.target for a in together}) == len(together)
+        for alone in (a for a in together if a.pod_id is None):
+            assert [a for a in together if a.workspace_id == alone.workspace_id] == [alone]
+        assert sum(a.step.verb == "start_pod" for a in together) <= LANES.starts_max
+        assert sum(a.step.verb == "archive_pod" for a in together) <= LANES.uploads_max
+        for work in begun:
+            queue.finish(work)
+        ran += [a.id for a in together]
+    assert sorted(ran) == sorted(a.id for a in actions)
+
+
+def test_an_action_in_hand_is_not_taken_twice() -> None:
+    """A second delivery changes nothing."""
+    queue = WorkQueue(LANES)
+    assert queue.offer(action("1", "w-a", "p-1"))
+    assert not queue.offer(action("1", "w-a", "p-1"))
+
+
+def test_a_full_queue_takes_no_more() -> None:
+    """What is not taken is delivered again later."""
+    queue = WorkQueue(Lanes(1, 1, queue_length_max=1))
+    assert queue.offer(action("1", "w-a", "p-1"))
+    assert not queue.offer(action("2", "w-a", "p-2"))
+
+
+def test_what_is_taken_back_before_it_began_is_forgotten_and_after_is_told() -> None:
+    """Waiting work goes; begun work learns that it may end."""
+    queue = WorkQueue(LANES)
+    queue.offer(action("1", "w-a", "p-1"))
+    begun = queue.take()
+    queue.offer(action("2", "w-a", "p-1"))
+    queue.take_back(["1", "2", "3"])
+    assert begun is not None
+    assert begun.taken_back.is_set()
+    assert [work.action.id for work in queue.in_hand()] == ["1"]
+
+
+def test_a_closed_queue_hands_out_nothing() -> None:
+    """Workers end, waiting work is forgotten."""
+    queue = WorkQueue(LANES)
+    queue.offer(action("1", "w-a", "p-1"))
+    queue.close()
+    assert queue.take() is None
+    assert not queue.offer(action("2", "w-a", "p-2"))
+    assert queue.wait_empty(0)
