@@ -1,7 +1,7 @@
 """Pods as the API needs them: making, reading, and saying what is desired. Nothing here decides anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -67,7 +67,7 @@ class PodAccess:
     node_id: str
     epoch: int
     upstream: str
-    session_secret: str
+    session_secret: str = field(repr=False)
 
 
 class PodNotFound(Exception):
@@ -289,13 +289,21 @@ def _status(row: Mapping[str, Any]) -> PodStatus:
         since=row["since"],
         condition=row["condition"],
         reason=row["reason"],
-        failure=failure_from_json(row["failure"]),
+        failure=_failure(row["failure"]),
         archive=_archive(row),
         open_action=action_of(row),
         progress=row["progress"],
         next_check_at=row["next_check_at"],
         created_at=row["created_at"],
     )
+
+
+def _failure(value: Mapping[str, Any] | None) -> Failure | None:
+    """One that cannot be read must not hide the pod, nor the pods beside it; its pod is parked with a reason."""
+    try:
+        return failure_from_json(value)
+    except ValueError:
+        return None
 
 
 def _archive(row: Mapping[str, Any]) -> ArchiveSummary | None:
