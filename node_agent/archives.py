@@ -100,10 +100,10 @@ class Archives:
         with _told("read the archive's manifest"):
             return read_manifest(self._store, source.manifest_key, source.manifest_digest).image_id
 
-    def place_lab(self, volume: Volume, lab: str, stamp: str) -> None:
+    def place_lab(self, volume: Volume, lab: str, pod_id: str) -> None:
         """Unpack a lab into a workspace."""
         with _told(f"fetch the lab {lab!r}"):
-            place_lab(self._store, volume, lab, stamp)
+            place_lab(self._store, volume, lab, pod_id)
 
 
 def _request(
