@@ -78,8 +78,20 @@ def test_each_action_done_again_is_already_so(node: DockerNode) -> None:
     node.done(StopPod(), POD)
 
 
-def test_a_started_pod_has_its_limits_and_a_secret_of_its_own(node: DockerNode) -> None:
-    """Every start makes a new session secret; its limits are the engine's to enforce."""
+def test_a_pod_has_its_limits_and_is_never_started_by_the_engine(node: DockerNode) -> None:
+    """CPU, memory without swap, processes, an init; and restart policy `no`: only the agent starts (LAW 14)."""
+    node.stopped_pod(POD, image="debian:bookworm-slim")
+    host = node.host_config(POD)
+    assert host["RestartPolicy"]["Name"] == "no"
+    assert host["NanoCpus"] == 1_000_000_000
+    assert host["Memory"] == host["MemorySwap"] == 2048 << 20
+    assert host["PidsLimit"] == 512
+    assert host["Init"] is True
+    assert [binding["HostIp"] for binding in host["PortBindings"]["8080/tcp"]] == ["127.0.0.1"]
+
+
+def test_every_start_has_a_secret_of_its_own(node: DockerNode) -> None:
+    """A link to an earlier start leads nowhere."""
     container = node.running_pod(POD)
     first = node.parts.host.read_session(container.session_dir)
     node.stop(POD)
@@ -88,12 +100,6 @@ def test_a_started_pod_has_its_limits_and_a_secret_of_its_own(node: DockerNode) 
     assert first is not None
     assert second is not None
     assert first != second
-    host = node.host_config(POD)
-    assert host["RestartPolicy"]["Name"] == "no"
-    assert host["NanoCpus"] == 1_000_000_000
-    assert host["Memory"] == host["MemorySwap"] == 2048 << 20
-    assert host["PidsLimit"] == 512
-    assert host["Init"] is True
 
 
 def test_a_tombstone_stops_and_removes_a_running_pod_and_keeps_the_volume(node: DockerNode) -> None:

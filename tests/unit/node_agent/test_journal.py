@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_agent.journal import Journal
@@ -11,6 +11,7 @@ from node_agent.journal import Journal
 EPOCHS = st.lists(st.tuples(st.sampled_from(["w-a", "w-b"]), st.integers(0, 50)), max_size=12)
 
 
+@settings(max_examples=30)
 @given(seen=EPOCHS)
 def test_the_highest_epoch_is_kept_across_restarts(
     tmp_path_factory: object, seen: list[tuple[str, int]]
@@ -26,6 +27,7 @@ def test_the_highest_epoch_is_kept_across_restarts(
         assert again.highest(workspace_id) == expected
 
 
+@settings(max_examples=30)
 @given(content=st.binary(max_size=200))
 def test_random_bytes_are_set_aside(tmp_path_factory: object, content: bytes) -> None:
     """A journal that cannot be read is kept for people to look at, and a new one begins."""

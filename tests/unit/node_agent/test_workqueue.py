@@ -17,13 +17,14 @@ def action(name: str, workspace: str, pod: str | None, kind: int = 0) -> Action:
     return Action(id=name, workspace_id=workspace, user_id="u", pod_id=pod, epoch=1, attempt=1, step=step)
 
 
-ACTIONS = st.lists(
+DRAWN = st.lists(
     st.tuples(
         st.sampled_from(["w-a", "w-b"]), st.none() | st.sampled_from(["p-1", "p-2"]), st.integers(0, 2)
     ),
     max_size=20,
-).map(
-    lambda drawn: [action(str(n), w, f"{p}-{w}" if p else None, kind) for n, (w, p, kind) in enumerate(drawn)]
+)
+ACTIONS = DRAWN.map(
+    lambda drawn: [action(str(n), w, p and f"{p}-{w}", kind) for n, (w, p, kind) in enumerate(drawn)]
 )
 
 
