@@ -31,7 +31,7 @@ test: ## Run the whole suite on the real parts
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.run
 
 check: ## Run the fast gate: format, lint, types, import contracts, unit and property tests
-	@compose/install.sh --only-python
+	@compose/install.sh --for-check
 	@$(PYTHON) -m tests.run --fast
 
 image: ## Build the pod image, if its inputs changed, and print its tag

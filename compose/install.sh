@@ -2,9 +2,9 @@
 # Turns a bare Debian or Ubuntu machine into one on which everything of codepods runs. Safe to repeat: what is
 # there is used and not touched, and when nothing is missing this says so within a second.
 #
-# usage: compose/install.sh [--with-tests | --only-python]     (by `make up`, `make test`, `make check`)
+# usage: compose/install.sh [--with-tests | --for-check]     (by `make up`, `make test`, `make check`)
 #   --with-tests    also what only the test suite needs (a browser)
-#   --only-python   the Python environment, and nothing else
+#   --for-check     only what `make check` needs: Python packages and Node
 # settings, from the environment; docs/install.md explains them:
 #   CODEPODS_INSTALL   yes: do not ask · no: install nothing on the system, only say what is missing
 #   CODEPODS_HOME      where the installation keeps its state and logs (.codepods)
@@ -26,8 +26,8 @@ done
 for argument in "$@"; do
     case $argument in
     --with-tests) scope=tests ;;
-    --only-python) scope=python ;;
-    *) fail "compose/install.sh does not know '$argument'." 'It takes --with-tests or --only-python, or nothing.' ;;
+    --for-check) scope=check ;;
+    *) fail "compose/install.sh does not know '$argument'." 'It takes --with-tests or --for-check, or nothing.' ;;
     esac
 done
 
@@ -40,9 +40,16 @@ look_for_everything() {
     look_for_pod_image
 }
 
+look_for_what_checks_need() {
+    look_for_packages_of_python
+    plan_packages
+    look_for_python_packages
+    look_for_node
+}
+
 main() {
     local -a steps=() on_system=() in_checkout=()
-    if [ "$scope" = python ]; then look_for_python; else look_for_everything; fi
+    if [ "$scope" = check ]; then look_for_what_checks_need; else look_for_everything; fi
     if [ ${#steps[@]} -eq 0 ]; then
         echo 'Everything is installed.'
     else
@@ -54,7 +61,7 @@ main() {
             run_step "$number/${#steps[@]}" "$step"
         done
     fi
-    if [ "$scope" != python ]; then record_pod_image; fi
+    if [ "$scope" != check ]; then record_pod_image; fi
 }
 
 main

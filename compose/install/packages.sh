@@ -33,17 +33,11 @@ look_for_packages() {
     plan_packages
 }
 
-look_for_python() {
-    look_for_packages_of_python
-    plan_packages
-    look_for_python_packages
-}
-
 plan_packages() {
     if [ ${#packages[@]} -eq 0 ]; then return; fi
     local note=''
     if ! has nginx; then note=" (nginx's own service stays off: codepods runs nginx by itself)"; fi
-    if [ "$scope" = python ]; then note=''; fi
+    if [ "$scope" = check ]; then note=''; fi
     plan install_packages on_system "packages: ${packages[*]}$note"
 }
 
