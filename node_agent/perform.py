@@ -72,6 +72,8 @@ class Performer:
         match step:
             case StartContainer(container_id):
                 self._start(self._inspect(container_id))
+                # In one step: a pod that exits at once must not look as if it had never been started.
+                self._await_ready(container_id)
             case UnpauseContainer(container_id):
                 self._parts.runtime.unpause(container_id)
             case AwaitReady(container_id):

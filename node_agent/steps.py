@@ -106,7 +106,7 @@ class MakeContainer:
 
 @dataclass(frozen=True, slots=True)
 class StartContainer:
-    """Start under a new session secret."""
+    """Start under a new session secret, and wait until the IDE answers."""
 
     container_id: str
 
@@ -120,7 +120,7 @@ class UnpauseContainer:
 
 @dataclass(frozen=True, slots=True)
 class AwaitReady:
-    """Wait until the IDE answers."""
+    """Wait until the IDE of a pod that runs already answers."""
 
     container_id: str
 

@@ -79,7 +79,7 @@ def test_each_action_done_again_is_already_so(node: DockerNode) -> None:
 
 
 def test_a_pod_has_its_limits_and_is_never_started_by_the_engine(node: DockerNode) -> None:
-    """CPU, memory without swap, processes, an init; and restart policy `no`: only the agent starts (LAW 14)."""
+    """CPU, memory without swap, processes, an init; restart policy `no`: only the agent starts (LAW 14)."""
     node.stopped_pod(POD, image="debian:bookworm-slim")
     host = node.host_config(POD)
     assert host["RestartPolicy"]["Name"] == "no"

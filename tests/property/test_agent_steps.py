@@ -196,7 +196,7 @@ AFTER: dict[type, Callable[[Seen], Seen]] = {
     steps.PullImage: lambda seen: replace(seen, image_id="sha256:1"),
     steps.PlaceLab: lambda seen: replace(seen, lab_missing=False),
     steps.MakeContainer: lambda seen: replace(seen, container=container_of(Status.CREATED)),
-    steps.StartContainer: lambda seen: replace(seen, container=container_of(Status.RUNNING), ready=False),
+    steps.StartContainer: lambda seen: replace(seen, container=container_of(Status.RUNNING), ready=True),
     steps.UnpauseContainer: lambda seen: replace(seen, container=container_of(Status.RUNNING)),
     steps.AwaitReady: lambda seen: replace(seen, ready=True),
     steps.StopContainer: lambda seen: replace(seen, container=container_of(Status.EXITED)),
