@@ -142,7 +142,7 @@ def _clean(yes: bool) -> int:
         return EXIT_PROBLEM
     stopping.stop(layout, installation, Progress(_console))
     stopping.remove(layout, installation, Progress(_console))
-    if find_home().is_symlink():
+    if not find_home().exists() and find_home().is_symlink():
         find_home().unlink()
     _console.print("Removed.")
     return 0
