@@ -5,6 +5,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -27,6 +28,7 @@ from api.waiting import Bell, BellThread
 
 # The two paths that load balancers ask by habit.
 HEALTH_ALIASES = {f"{PREFIX}/healthz": "/healthz", f"{PREFIX}/readyz": "/readyz"}
+WATCHED_PATHS = frozenset({*HEALTH_ALIASES.keys(), *HEALTH_ALIASES.values()})
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; only ever seen in the log
 
 log = structlog.get_logger()
@@ -120,7 +122,9 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 
 
 def _log(request: Request, response: Response, request_id: str, started: float) -> None:
-    log.info(
+    # Who watches asks every few seconds: only bad news is worth a line.
+    watched = request.url.path in WATCHED_PATHS and response.status_code < HTTPStatus.BAD_REQUEST
+    (log.debug if watched else log.info)(
         "request",
         request_id=request_id,
         method=request.method,

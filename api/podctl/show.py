@@ -71,7 +71,7 @@ def explanation(told: wire.Explanation) -> None:
 def failed(failure: wire.Failure) -> str:
     """A failure in a sentence."""
     again = "trying again does not help" if failure.permanent else f"next try {failure.retry_at:%H:%M:%S %Z}"
-    return f"{failure.verb} failed ({failure.code}, {failure.count} times): {failure.message} ({again})"
+    return f"{failure.verb} failed ({failure.code}, {failure.count}×): {failure.message} ({again})"
 
 
 def events(found: Iterable[wire.Event]) -> None:

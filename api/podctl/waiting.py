@@ -82,7 +82,7 @@ def refuse_to_wait(pod: wire.Pod, wanted: Desired) -> None:
         raise Failed(
             failure.code,
             f"{called(pod)} is not {wanted}: {failure.verb} failed{times}: {failure.message}",
-            f"`podctl explain {pod.pod_id}` tells more.",
+            _what_to_do(pod, wanted),
         )
 
 
@@ -122,6 +122,13 @@ def shown(console: Console) -> Iterator[Show]:
         return
     with console.status("") as status:
         yield lambda pod: status.update(Text(plain(doing(pod))))
+
+
+def _what_to_do(pod: wire.Pod, wanted: Desired) -> str:
+    more = f"`podctl explain {pod.pod_id}` tells more."
+    if wanted is not Desired.RUNNING:
+        return more
+    return f"{more} Once it is put right, `podctl stop {pod.pod_id}` and opening it try again at once."
 
 
 def _out_of_time(pod: wire.Pod, wanted: Desired, patience: Patience) -> Failed:

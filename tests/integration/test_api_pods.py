@@ -2,6 +2,7 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -46,6 +47,20 @@ def test_a_pod_is_created_once(revpro: httpx.Client) -> None:
     assert first.json()["name"] == "hello"
     assert first.json()["generation"] == 1
     assert revpro.get(first.headers["location"]).json() == first.json()
+
+
+def test_many_at_once_create_one_pod(api: ApiServer) -> None:
+    """A learner who clicks ten times, through several web servers, has one pod."""
+
+    def click(_: int) -> httpx.Response:
+        with api.client("revpro") as client:
+            return client.post("/api/v1/pods", json={"user": "quinn", "lab": "hello"})
+
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(click, range(10)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 9 + [201]
+    assert len({answer.json()["pod_id"] for answer in answers}) == 1
 
 
 def test_each_name_is_a_pod_of_its_own(revpro: httpx.Client) -> None:
