@@ -1,5 +1,6 @@
 """What the supervisor did and does, as one JSON object a line: `up` shows it, `status` and people read it."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -36,10 +37,12 @@ class Journal:
     def tell(self, kind: Kind, **fields: object) -> None:
         """Append one entry with the time."""
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        if self._path.stat().st_size > JOURNAL_BYTES_MAX:
-            self._path.replace(self._path.with_suffix(".1.jsonl"))
-        with self._path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        # Programs must run on when the disk is full, and so must who keeps them running.
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_size > JOURNAL_BYTES_MAX:
+                self._path.replace(self._path.with_suffix(".1.jsonl"))
+            with self._path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
 
 
 class Follower:

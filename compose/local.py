@@ -77,7 +77,7 @@ def _up(nodes: int | None, detach: bool) -> int:
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         running.start(environment, progress)
-        shown.show_first_pod(_console, progress, environment)
+        code = _show_first_pod(environment, progress)
         shown.show_hints(_console, environment, time.monotonic() - began_at, detached=detach)
         if not detach:
             running.follow(environment.layout, lambda entry: shown.show_event(_console, entry))
@@ -85,6 +85,16 @@ def _up(nodes: int | None, detach: bool) -> int:
         progress.leave()
         _console.print("Stopping, for Ctrl-C was pressed. The data is kept.")
         return _down()
+    return code
+
+
+def _show_first_pod(environment: Environment, progress: Progress) -> int:
+    """What does not let one pod start need not end the system: it can be looked into while it runs."""
+    try:
+        shown.show_first_pod(_console, progress, environment)
+    except ProblemError as error:
+        _errors.print(f"[red]✗[/] {escape(str(error))}\n  The system runs: podctl explain says more.")
+        return EXIT_PROBLEM
     return 0
 
 

@@ -30,10 +30,11 @@ class ProcessId:
     boot: str
 
     def write(self, path: Path) -> None:
-        """Into a pid file, replaced in one step."""
+        """Into a pid file, in one step. A full disk is passed over: it only helps after a crash."""
         temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(f"{self.pid} {self.start_time} {self.boot}\n")
-        temporary.replace(path)
+        with contextlib.suppress(OSError):
+            temporary.write_text(f"{self.pid} {self.start_time} {self.boot}\n")
+            temporary.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> "ProcessId | None":

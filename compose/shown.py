@@ -1,5 +1,7 @@
 """What people see: the first pod's link, hints, one line for each event, the table of `status`."""
 
+import time
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +17,7 @@ from compose.progress import Progress
 
 FIRST_USER = "demo"
 FIRST_LAB = "hello"
+FIRST_POD_TIMEOUT_S = 120.0
 
 
 def show_first_pod(console: Console, progress: Progress, environment: Environment) -> None:
@@ -25,10 +28,15 @@ def show_first_pod(console: Console, progress: Progress, environment: Environmen
     lab = FIRST_LAB if (SAMPLE_LABS / FIRST_LAB).is_dir() else None
     with progress.step("A first pod") as detail:
         url = ""
+        deadline = time.monotonic() + FIRST_POD_TIMEOUT_S
         for opened in opening(client, create_or_find_pod(client, FIRST_USER, lab)):
             url = opened["url"] or ""
             detail(_how_far(opened))
             progress.tick()
+            if not url and time.monotonic() > deadline:
+                raise ProblemError(
+                    f"The first pod is not there after {FIRST_POD_TIMEOUT_S:.0f} s: {_how_far(opened)}"
+                )
     # The link alone on its line: it is there to be copied.
     console.print(f"\n  {escape(url)}\n")
 

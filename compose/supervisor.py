@@ -3,6 +3,7 @@
 One thread and no timer of its own: `Supervisor.look` does what is due and says when to look again.
 """
 
+import contextlib
 import os
 import select
 import shutil
@@ -144,7 +145,9 @@ class Supervisor:
         for kept in self._kept:
             self._look_at(kept)
         for directory in self._logs:
-            rotate_logs(directory)
+            # On a full disk a log cannot be moved aside; it cannot grow either.
+            with contextlib.suppress(OSError):
+                rotate_logs(directory)
         waits = [kept.restart_at - self._clock() for kept in self._kept if kept.restart_at is not None]
         return max(0.0, min([LOOK_EVERY_S, *waits]))
 
@@ -168,7 +171,7 @@ class Supervisor:
         elif self._clock() >= kept.restart_at:
             try:
                 self._start(kept)
-            except (OSError, ServiceError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is must not end the other services
                 self._note_death(kept, f"could not be started: {error}")
 
     def _start(self, kept: _Kept) -> None:

@@ -116,6 +116,21 @@ def test_one_that_cannot_start_does_not_hold_up_the_others(tmp_path: Path) -> No
     supervisor.stop_all()
 
 
+def test_a_full_disk_ends_nobody(tmp_path: Path) -> None:
+    """Where neither pid file nor journal can be written, programs are started, once, and kept."""
+    journal = Journal(tmp_path / "events.jsonl")
+    (tmp_path / "events.jsonl").unlink()
+    (tmp_path / "events.jsonl").mkdir()
+    program = Program("well", ("sleep", "600"), os.environ, tmp_path / "well.log", tmp_path / "none" / "pid")
+    supervisor = Supervisor(journal)
+
+    supervisor.start(program)
+    supervisor.look()
+
+    assert program.ended() is None
+    supervisor.stop_all()
+
+
 def test_programs_end_with_a_killed_supervisor(tmp_path: Path) -> None:
     """Kill -9 of the supervisor leaves no orphans: the kernel tells its programs."""
     script = textwrap.dedent(
