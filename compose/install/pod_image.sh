@@ -13,8 +13,10 @@ has_image() { engine_answers && "${engine[@]}" image inspect "$1" >/dev/null 2>&
 look_for_pod_image() {
     if has_image "$pod_image"; then return; fi
     if ! has_image "$base_image"; then
-        plan get_base_image in_checkout \
-            "the image $base_image, pulled; where no registry answers, made here (then with the package debootstrap)"
+        plan get_base_image in_checkout "the image $base_image, pulled, or made with debootstrap where no registry answers"
+        if ! has debootstrap && [ "${CODEPODS_INSTALL:-}" != no ]; then
+            on_system+=('package: debootstrap (only if no image registry answers)')
+        fi
     fi
     if [ ! -d "$code_server" ]; then
         plan build_code_server in_checkout "code-server $code_server_version, in $code_server"
@@ -35,7 +37,7 @@ get_base_image_help() { echo 'Neither an image registry nor a Debian mirror coul
 get_base_image() {
     if timeout "$pull_s_max" "${engine[@]}" pull "$base_image"; then return; fi
     echo "== no registry gave $base_image: it is made here, with debootstrap"
-    has debootstrap || apt_install debootstrap debian-archive-keyring
+    has debootstrap || install_debootstrap
     make_work_directory
     local tree=$work/base
     as_root debootstrap --variant=minbase "$base_release" "$tree" ${CODEPODS_DEBIAN_MIRROR:-}
@@ -43,6 +45,14 @@ get_base_image() {
     as_root rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/var/log/*.log
     as_root tar -C "$tree" -c . | "${engine[@]}" import --change 'CMD ["bash"]' - "$base_image"
     echo "== $base_image was made with debootstrap: no image registry could be reached"
+}
+
+install_debootstrap() {
+    if [ "${CODEPODS_INSTALL:-}" = no ]; then
+        echo 'debootstrap is missing, and CODEPODS_INSTALL=no'
+        return 1
+    fi
+    apt_install debootstrap debian-archive-keyring
 }
 
 # debootstrap writes one line, the release as it was; the official image has its updates, too.
