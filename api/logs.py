@@ -7,11 +7,12 @@ from typing import Literal
 import structlog
 
 
-def configure(log_format: Literal["json", "text"]) -> None:
+def configure(log_format: Literal["auto", "json", "text"]) -> None:
     """Send structlog, and the standard logging of libraries from warnings on, to standard error."""
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
-        if log_format == "json"
+        if as_json
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
@@ -20,7 +21,7 @@ def configure(log_format: Literal["json", "text"]) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # Plain tracebacks: the richer ones print local variables, and tokens are among them.
-            *((structlog.processors.format_exc_info,) if log_format == "json" else ()),
+            *((structlog.processors.format_exc_info,) if as_json else ()),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

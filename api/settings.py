@@ -53,6 +53,6 @@ class ApiSettings(BaseSettings):
     stop_timeout_s: int = Field(
         default=10, ge=1, le=120, description="How long open requests may take at a stop."
     )
-    log_format: Literal["json", "text"] = Field(
+    log_format: Literal["auto", "json", "text"] = Field(
         default="json", description="Log lines for machines or for people."
     )

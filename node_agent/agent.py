@@ -86,7 +86,7 @@ class Agent:
         while not self._stopping.is_set():
             try:
                 loop()
-            except Exception:
+            except Exception:  # a bug in one pass must not silence the node
                 log.exception("agent.loop_broke", thread=threading.current_thread().name)
                 self._stopping.wait(BACKOFF_MAX_S)
             else:

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     sync_wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 10.0
     stop_grace_s: Annotated[float, Field(ge=0)] = 20.0
 
-    log_format: Literal["auto", "json", "console"] = "auto"
+    log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
