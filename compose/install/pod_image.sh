@@ -44,7 +44,7 @@ get_base_image() {
     add_security_updates "$tree"
     as_root rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/* "$tree"/var/log/*.log
     as_root tar -C "$tree" -c . | "${engine[@]}" import --change 'CMD ["bash"]' - "$base_image"
-    echo "== $base_image was made with debootstrap: no image registry could be reached"
+    echo "!! No image registry could be reached: $base_image was made here, with debootstrap."
 }
 
 install_debootstrap() {
@@ -62,7 +62,7 @@ add_security_updates() {
     printf 'deb %s %s main\n' "$mirror" "$base_release" "$mirror" "$base_release-updates" \
         "${mirror%/}-security" "$base_release-security" | as_root tee "$tree/etc/apt/sources.list"
     as_root chroot "$tree" sh -ec 'export DEBIAN_FRONTEND=noninteractive; apt-get -q update; apt-get -qy upgrade; apt-get clean' ||
-        echo 'the updates could not be had; going on without'
+        echo '!! The updates of Debian could not be had: the base is the release as it was.'
 }
 
 build_pod_image_title() { echo "Build the pod image $pod_image"; }

@@ -18,7 +18,8 @@ as_root() {
 # A step is a function; STEP_title says what it does, STEP_help what to do when it fails.
 title_of() { "${1}_title"; }
 
-# run_step K/N STEP: the step's output goes to a log of its own, its last line is shown while it runs.
+# run_step K/N STEP: the step's output goes to a log of its own, its last line is shown while it runs. Lines that
+# begin with "== " are headings of it, lines with "!! " are for the person, once it is done.
 run_step() {
     local position=$1 step=$2 title log status=0 started pid
     title=$(title_of "$step")
@@ -38,6 +39,7 @@ run_step() {
     trap - INT TERM
     [ "$status" -eq 0 ] || step_failed "$step" "$title" "$log"
     printf 'done (%s s)\n' "$(seconds_since "$started")"
+    sed -n 's/^!! /      /p' "$log"
 }
 
 show_progress() {
