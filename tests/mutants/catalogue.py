@@ -1,5 +1,6 @@
 """The deliberate bugs, each with the law it breaks and the tests that must notice."""
 
+from tests.mutants.agent import AGENT_MUTANTS
 from tests.mutants.runner import Mutant
 
 _PLAN = "tests/property/test_plan_laws.py"
@@ -144,4 +145,5 @@ MUTANTS: tuple[Mutant, ...] = (
         "proxy_ignore_headers ",
         (f"{_DEFENCE}::test_a_pods_answer_cannot_steer_nginx_or_the_browser_beyond_the_pod",),
     ),
+    *AGENT_MUTANTS,
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from node_agent import steps
 from node_agent.errors import StaleEpoch, StepError
 from node_agent.labels import PodLabels
-from node_agent.runtime import Container, Status, VolumeState
+from node_agent.runtime import LIVE, Container, Status, VolumeState
 from node_agent.steps import Done, Primitive, Seen, next_step
 from state.wire import (
     Action,
@@ -21,6 +21,7 @@ from state.wire import (
     CreatePod,
     CreateWorkspace,
     PodSpec,
+    PodStep,
     RemovePod,
     RemoveWorkspace,
     RestorePod,
@@ -28,19 +29,20 @@ from state.wire import (
     StartPod,
     StopPod,
     TombstoneProof,
+    WorkspaceStep,
 )
 
 SOURCE = ArchiveSource(manifest_key="m", manifest_digest="d")
 PROOF = ArchiveProof(manifest_key="m", manifest_digest="d", fingerprint="f")
 MADE = ArchiveMade(manifest_key="m", manifest_digest="d", fingerprint="f", size_bytes=1)
 SPEC = PodSpec(name="ide", image="image", lab="lab")
-WORKSPACE_STEPS = [
+WORKSPACE_STEPS: list[WorkspaceStep] = [
     CreateWorkspace(),
     RestoreWorkspace(archive=SOURCE),
     ArchiveWorkspace(number=1),
     RemoveWorkspace(proof=PROOF),
 ]
-POD_STEPS = [
+POD_STEPS: list[PodStep] = [
     CreatePod(spec=SPEC),
     RestorePod(spec=SPEC, archive=SOURCE),
     StartPod(),
@@ -82,14 +84,22 @@ sights = st.builds(
     start_refused=st.none() | st.just(StepError("no", code="no_sandbox")),
     archived=st.none() | st.just(MADE),
 )
-pod_actions = st.sampled_from(POD_STEPS).map(
-    lambda step: Action(
+
+
+def of_pod(step: PodStep) -> Action:
+    """An action of a pod."""
+    return Action(
         id="a", workspace_id="w", user_id="u", pod_id="p", epoch=5, generation=1, attempt=1, step=step
     )
-)
-workspace_actions = st.sampled_from(WORKSPACE_STEPS).map(
-    lambda step: Action(id="a", workspace_id="w", user_id="u", epoch=5, attempt=1, step=step)
-)
+
+
+def of_workspace(step: WorkspaceStep) -> Action:
+    """An action of a workspace."""
+    return Action(id="a", workspace_id="w", user_id="u", epoch=5, attempt=1, step=step)
+
+
+pod_actions = st.sampled_from(POD_STEPS).map(of_pod)
+workspace_actions = st.sampled_from(WORKSPACE_STEPS).map(of_workspace)
 actions = pod_actions | workspace_actions
 
 
@@ -108,15 +118,20 @@ def test_nothing_of_an_earlier_placement_is_done(action: Action, seen: Seen) -> 
     assert stale == (action.epoch < seen.highest_epoch)
 
 
-@given(actions, sights)
-def test_what_lives_is_neither_saved_nor_removed(action: Action, seen: Seen) -> None:
+@given(st.sampled_from(sorted(LIVE)), st.booleans())
+def test_what_lives_is_neither_saved_nor_removed(status: Status, writes: bool) -> None:
     """Saving and removing wait until processes have exited (LAW 7, LAW 8)."""
-    step = decided(action, seen)
-    if isinstance(step, steps.SaveContainer | steps.RemoveContainer):
-        assert seen.container is not None
-        assert not seen.container.live
-    if isinstance(step, steps.SaveVolume | steps.RemoveVolume):
-        assert seen.volume_writers == ()
+    seen = Seen(
+        container=container_of(status),
+        volume=VolumeState.WHOLE,
+        volume_writers=("x",) if writes else (),
+    )
+    for step in POD_STEPS:
+        decision = decided(of_pod(step), seen)
+        assert not isinstance(decision, steps.SaveContainer | steps.RemoveContainer)
+    for step in WORKSPACE_STEPS:
+        decision = decided(of_workspace(step), seen)
+        assert not (writes and isinstance(decision, steps.SaveVolume | steps.RemoveVolume))
 
 
 @given(actions, sights)
