@@ -21,10 +21,10 @@ from starlette.routing import Route
 from reconciler.outage import Outage
 from reconciler.waiting import Waiter, WaitingNodes, Waker
 from state.database import Database, DatabaseUnavailable, Doorbell
+from state.delivery import taken_back, undelivered
 from state.model import Limits
 from state.nodes import authenticate_node
-from state.outbox import taken_back, undelivered
-from state.reports import Ingested, ingest
+from state.reports import Ingested, UnusableReport, ingest
 from state.wire import SyncReply, SyncRequest
 
 # A report of the most pods that wire allows, with room to spare.
@@ -153,6 +153,8 @@ class Gateway:
                 "The control plane cannot reach its database now. Pods go on running; try again.",
                 {"Retry-After": str(RETRY_AFTER_S)},
             ) from error
+        except UnusableReport as error:
+            raise Refused(422, "unusable_report", f"The database refuses this report: {error}.") from error
         self._outage.over()
         return result
 

@@ -43,6 +43,9 @@ class Lead:
         """Renew our term, or try to get one. Raises `DatabaseUnavailable`; what is trusted then runs out."""
         with self._attending:
             asked_at = self._monotonic()
+            if self._leading is not None and asked_at >= self._trusted_until:
+                # Nodes could most likely not be heard either: a new term gives them all a new lease (LAW 13).
+                self.give_up("it could not be renewed in time")
             if self._leading is None:
                 self._try(asked_at)
             elif renew(self._db, self._leading.leadership, LEASE):

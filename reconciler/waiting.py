@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from reconciler.outage import Outage
 from state.database import Database, DatabaseUnavailable, Doorbell
-from state.outbox import open_action_ids
+from state.delivery import open_action_ids
 from state.wire import SyncRequest
 
 SAFETY_POLL_S = 1.0

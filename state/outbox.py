@@ -1,4 +1,4 @@
-"""Writing a plan down, and handing its actions to nodes.
+"""Writing a plan down.
 
 `record` is one transaction, fenced by the leader's term; and still every line of a plan is checked again at
 the moment of its write (epoch, generation, one open action per target), so that two reconcilers that record
@@ -10,19 +10,14 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from state import events, ids
 from state.database import Connection, Database
 from state.leader import Leadership, assert_leading
 from state.plan import Decision, Place, Plan, PlannedStep, Release, TakeBack
-from state.wire import Action
 
 ACTOR = "reconciler"
-
-# Actions in one reply to a node. The planner keeps fewer open than this per node.
-ACTIONS_PER_REPLY_MAX = 200
 
 # A step that was refused because its world had moved on is planned again after this long.
 REFUSED_RETRY = timedelta(seconds=1)
@@ -142,35 +137,11 @@ _LOOK_AGAIN = "UPDATE workspace SET next_check_at = %(at)s WHERE id = ANY(%(ids)
 _PARK = """
     UPDATE pod SET condition = 'parked', reason = %(reason)s, next_check_at = %(retry_at)s,
            reason_since = CASE WHEN reason IS DISTINCT FROM %(reason)s THEN now() ELSE reason_since END
-     WHERE workspace_id = %(id)s AND desired_state IS NOT NULL
+     WHERE workspace_id = %(id)s
        AND (desired_state <> 'deleted' OR satisfied_generation <> generation)
 """
+_PARKED_ANEW = "SELECT 1 FROM pod WHERE workspace_id = %(id)s AND reason IS DISTINCT FROM %(reason)s LIMIT 1"
 _PARK_WORKSPACE = "UPDATE workspace SET next_check_at = %(retry_at)s WHERE id = %(id)s"
-
-_OPEN_IDS = "SELECT node_id, array_agg(id::text) AS ids FROM action WHERE state = 'open' GROUP BY node_id"
-
-_UNDELIVERED = """
-    SELECT a.id::text AS id, a.workspace_id, w.user_id, a.pod_id, a.epoch, a.generation, a.attempt, a.step
-      FROM action a JOIN workspace w ON w.id = a.workspace_id
-     WHERE a.node_id = %(node)s AND a.state = 'open' AND NOT (a.id::text = ANY(%(in_hand)s))
-     ORDER BY a.created_at, a.id LIMIT %(limit)s
-"""
-_MARK_SENT = (
-    "UPDATE action SET sent_at = now() WHERE id = ANY(%(ids)s::uuid[]) AND state = 'open' AND sent_at IS NULL"
-)
-
-_SPOIL = """
-    UPDATE action SET state = 'failed', finished_at = clock_timestamp(),
-           error = jsonb_build_object('code', 'unreadable', 'message', %(message)s::text)
-     WHERE id = %(id)s::uuid AND state = 'open'
-"""
-
-_TAKEN_BACK = """
-    SELECT held.id FROM unnest(%(in_hand)s::text[]) AS held(id)
-     WHERE NOT EXISTS (SELECT 1 FROM action a
-                        WHERE a.node_id = %(node)s AND a.state = 'open' AND a.id::text = held.id)
-     ORDER BY held.id
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +160,6 @@ class Recorded:
         """All of `parts` together."""
         columns = zip(*(astuple(part) for part in parts), strict=True)
         return Recorded(*(sum(column) for column in columns))
-
-
-# ---- the reconciler's side -----------------------------------------------------------------------------
 
 
 def record(
@@ -224,10 +192,12 @@ def park(db: Database, workspace_id: str, reason: str, retry_at: datetime, leade
         arguments = {"id": workspace_id, "reason": reason, "retry_at": retry_at}
         conn.execute(_LOCK_WORKSPACES, {"ids": [workspace_id]})
         conn.execute(_PARK_WORKSPACE, arguments)
+        conn.execute(_LET_GO, {"examined": [workspace_id], "decided": []})
+        if conn.execute(_PARKED_ANEW, arguments).fetchone() is not None:
+            events.append(
+                conn, actor=ACTOR, kind="parked", workspace_id=workspace_id, to_value="parked", reason=reason
+            )
         conn.execute(_PARK, arguments)
-        events.append(
-            conn, actor=ACTOR, kind="parked", workspace_id=workspace_id, to_value="parked", reason=reason
-        )
 
 
 def _touched(plan: Plan) -> set[str]:
@@ -376,40 +346,3 @@ def _rows(rows: Iterable[Mapping[str, Any]]) -> Jsonb:
 
 def _stamp(at: datetime | None) -> str | None:
     return at.isoformat() if at else None
-
-
-# ---- the gateway's side --------------------------------------------------------------------------------
-
-
-def open_action_ids(db: Database) -> dict[str, frozenset[str]]:
-    """The open actions of every node that has any: one cheap read that tells who to wake."""
-    with db.transaction() as conn:
-        return {row["node_id"]: frozenset(row["ids"]) for row in conn.execute(_OPEN_IDS)}
-
-
-def undelivered(db: Database, node_id: str, in_hand: Collection[str]) -> tuple[Action, ...]:
-    """The open actions of a node that it does not have yet, the oldest first, now marked as sent."""
-    arguments = {"node": node_id, "in_hand": list(in_hand), "limit": ACTIONS_PER_REPLY_MAX}
-    with db.transaction() as conn:
-        rows = conn.execute(_UNDELIVERED, arguments).fetchall()
-        if rows:
-            conn.execute(_MARK_SENT, {"ids": [row["id"] for row in rows]})
-        return tuple(action for row in rows if (action := _readable(conn, row)) is not None)
-
-
-def _readable(conn: Connection, row: DictRow) -> Action | None:
-    """The action in a row; one that cannot be read is closed, so that it does not hold up its node (LAW 12)."""
-    try:
-        return Action.model_validate(row)
-    except ValueError as error:
-        conn.execute(_SPOIL, {"id": row["id"], "message": f"the action cannot be read: {error}"})
-        return None
-
-
-def taken_back(db: Database, node_id: str, in_hand: Collection[str]) -> tuple[str, ...]:
-    """Which of the actions a node has are not open any more: it should stop working on them."""
-    if not in_hand:
-        return ()
-    with db.transaction() as conn:
-        rows = conn.execute(_TAKEN_BACK, {"node": node_id, "in_hand": list(in_hand)})
-        return tuple(row["id"] for row in rows)

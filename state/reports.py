@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from state import events
@@ -166,24 +167,36 @@ class Ingested:
     changed: bool = False
 
 
+class UnusableReport(Exception):
+    """What a node says cannot be so: a state that nodes do not report, a character that no name has."""
+
+
 def ingest(db: Database, request: SyncRequest, *, limits: Limits, jitter: Callable[[], float]) -> Ingested:
     """Write down what a node (already authenticated) says; `jitter` gives numbers in [0, 1) for back-offs.
 
+    Raises `UnusableReport` when the database refuses what is said: the same report would be refused again.
     Results are taken only together with a report, which the node makes after the steps they are of: so no
     step is planned again for want of its effect being seen (LAW 11). Not accepted ones are sent again.
     """
-    with db.transaction() as conn:
-        if not _renew_lease(conn, request):
-            return Ingested(current=False)
-        _keep_facts(conn, request)
-        apply_progress(conn, request.node_id, request.progress)
-        if request.report is None:
-            return Ingested(current=True)
-        changed = _take_in(conn, request, request.report, limits, jitter)
-        if changed:
-            conn.execute("NOTIFY codepods_observed")
-        accepted = tuple(result.action_id for result in request.results)
-        return Ingested(current=True, accepted=accepted, changed=changed)
+    try:
+        with db.transaction() as conn:
+            return _ingest(conn, request, limits, jitter)
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        raise UnusableReport(str(error).strip().splitlines()[0]) from error
+
+
+def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Callable[[], float]) -> Ingested:
+    if not _renew_lease(conn, request):
+        return Ingested(current=False)
+    _keep_facts(conn, request)
+    apply_progress(conn, request.node_id, request.progress)
+    if request.report is None:
+        return Ingested(current=True)
+    changed = _take_in(conn, request, request.report, limits, jitter)
+    if changed:
+        conn.execute("NOTIFY codepods_observed")
+    accepted = tuple(result.action_id for result in request.results)
+    return Ingested(current=True, accepted=accepted, changed=changed)
 
 
 def _renew_lease(conn: Connection, request: SyncRequest) -> bool:

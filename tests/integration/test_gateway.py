@@ -145,6 +145,26 @@ def test_a_refusal_names_the_field_and_repeats_no_value(plane: Plane) -> None:
     assert "hunter2" not in response.text
 
 
+def test_a_report_that_cannot_be_so_is_refused_whole(plane: Plane) -> None:
+    """A state that no node reports, or a NUL in a name: the node is told, and its lease is not renewed."""
+    node = plane.node("absurd")
+    good = node.request().model_dump(mode="json")
+    pod = {
+        "pod_id": "p-x",
+        "workspace_id": "w-x",
+        "user_id": "u",
+        "epoch": 1,
+        "generation": 1,
+        "image_id": "i",
+    }
+    nul = pod | {"state": "running", "container_id": "c\x00"}
+
+    refused = node.post(json.dumps(good | {"report": {"pods": [nul]}}))
+
+    assert problem(refused) == (422, "unusable_report")
+    assert node.sync().accepted == ()
+
+
 def test_fields_of_a_newer_version_are_let_through(plane: Plane) -> None:
     """N and N−1 understand each other."""
     node = plane.node("newer")

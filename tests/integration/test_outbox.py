@@ -9,9 +9,10 @@ import pytest
 from reconciler.plan import plan
 from reconciler.tick import dry_run
 from state import leader
+from state.delivery import taken_back, undelivered
 from state.leader import LeadershipLost
 from state.model import Desired, Limits
-from state.outbox import record, taken_back, undelivered
+from state.outbox import record
 from state.plan import Plan
 from state.snapshot import claim_due, database_clock, due_workspaces, read_world
 from tests.support.control import LIMITS, Control
@@ -63,10 +64,13 @@ def test_a_plan_recorded_by_two_reconcilers_at_once_counts_once(control: Control
 
 def test_a_plan_of_the_past_places_nobody_twice(control: Control, node: ScriptedNode) -> None:
     """The epoch that it goes by is gone (compare-and-set)."""
-    control.pod("alice")
+    pod_id = control.pod("alice")
     stale = planned(control)
     write(control, stale)
 
+    assert write(control, stale).places == 0  # type: ignore[attr-defined]
+    control.want(pod_id, Desired.ARCHIVED)
+    control.settle(node)
     assert write(control, stale).places == 0  # type: ignore[attr-defined]
     assert control.row("SELECT epoch FROM workspace") == {"epoch": 1}
 

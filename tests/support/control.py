@@ -8,8 +8,8 @@ from typing import Any
 from reconciler.tick import Leading, TickOutcome, examine, tick
 from state import leader, nodes, pods
 from state.database import Database
+from state.delivery import taken_back, undelivered
 from state.model import Desired, Limits, Resources
-from state.outbox import taken_back, undelivered
 from state.reports import Ingested, ingest
 from state.snapshot import database_clock, next_due_in, page_workspaces
 from state.wire import SyncReply, SyncRequest
