@@ -46,26 +46,26 @@ def _node_of(installation: LocalInstallation, pod_id: str) -> str:
     return node
 
 
-def _wait_in_pod(container_id: str, path: str) -> str:
-    """The content of a file that a terminal command is about to write."""
+def _wait_in_pod(container_id: str, path: str, text: str) -> str:
+    """The content of a file once it holds what is about to be written there."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        text = in_pod(container_id, f"cat {path} 2>/dev/null || true")
-        if text.strip():
-            return text
+        content = in_pod(container_id, f"cat {path} 2>/dev/null || true")
+        if text in content:
+            return content
         time.sleep(0.2)
-    raise AssertionError(f"{path} did not appear within {PATIENCE_S} s")
+    raise AssertionError(f"{path} did not hold {text!r} within {PATIENCE_S} s")
 
 
 def _work_in_editor(page: Page, url: str, container_id: str) -> None:
     open_workbench(page, url)
     open_terminal(page)
     type_in_terminal(page, "clear; id | tee ~/who.txt")
-    assert "uid=1000(coder)" in _wait_in_pod(container_id, "/home/coder/who.txt")
-    screenshot(page, SCREENSHOTS / "workbench.png")
+    assert "uid=1000(coder)" in _wait_in_pod(container_id, "/home/coder/who.txt", "uid=")
     edit_and_save(page, "hello.py", "# edited by the learner\n")
-    edited = in_pod(container_id, "head -1 /workspaces/hello/hello.py")
-    assert edited == "# edited by the learner\n"
+    screenshot(page, SCREENSHOTS / "workbench.png")
+    edited = _wait_in_pod(container_id, "/workspaces/hello/hello.py", "# edited")
+    assert edited.startswith("# edited by the learner\n")
 
 
 def test_a_learner_comes_back_to_everything(installation: LocalInstallation) -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 CHROMIUM = "/usr/bin/chromium"
 _FLAGS = [
@@ -42,9 +43,19 @@ def learner_page(browser: Browser) -> Iterator[Page]:
 
 def open_workbench(page: Page, url: str) -> None:
     """Visit the link and wait until VS Code is there and its files are listed."""
-    page.goto(url)
+    _visit(page, url)
     page.wait_for_selector(".monaco-workbench", timeout=WORKBENCH_TIMEOUT_MS)
     page.wait_for_selector(".explorer-folders-view .monaco-list-row", timeout=WORKBENCH_TIMEOUT_MS)
+
+
+def _visit(page: Page, url: str) -> None:
+    try:
+        page.goto(url)
+    except PlaywrightError as error:
+        # Chromium gives up a load when a network interface comes or goes, as other containers make it do.
+        if "ERR_NETWORK_CHANGED" not in error.message:
+            raise
+        page.goto(url)
 
 
 def run_command(page: Page, title: str) -> None:
@@ -71,19 +82,15 @@ def type_in_terminal(page: Page, line: str) -> None:
 
 
 def edit_and_save(page: Page, name: str, text: str) -> None:
-    """Open a file of the folder by its name, type at its beginning, save."""
-    page.keyboard.press("Control+P")
-    box = page.locator(".quick-input-box input")
-    expect(box).to_be_visible(timeout=20_000)
-    box.fill(name)
-    page.locator(".quick-input-list .monaco-list-row").first.wait_for(timeout=20_000)
-    page.keyboard.press("Enter")
-    page.locator(f'.tab[data-resource-name="{name}"]').wait_for(timeout=20_000)
-    page.locator(".monaco-editor .view-lines").first.click()
+    """Open a file from the explorer, type at its beginning, save."""
+    tab = page.locator(f'.tab[data-resource-name="{name}"]')
+    page.locator(f'.explorer-folders-view .monaco-list-row[aria-label^="{name}"]').first.dblclick()
+    tab.wait_for(timeout=WORKBENCH_TIMEOUT_MS)
+    page.locator(".editor-group-container .monaco-editor .view-lines:visible").first.click()
     page.keyboard.press("Control+Home")
-    page.keyboard.type(text)
+    page.keyboard.insert_text(text)
     page.keyboard.press("Control+S")
-    page.locator(f'.tab[data-resource-name="{name}"]:not(.dirty)').wait_for(timeout=20_000)
+    page.locator(f'.tab[data-resource-name="{name}"]:not(.dirty)').wait_for(timeout=WORKBENCH_TIMEOUT_MS)
 
 
 def screenshot(page: Page, path: Path) -> None:
