@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -24,6 +26,7 @@ from node_agent.archive.errors import (
     ArchiveCorrupt,
     CaptureFailed,
     ManifestInvalid,
+    RestoreCorrupt,
     RestoreDiskFull,
     RestoreFailed,
     SourceChanged,
@@ -228,6 +231,35 @@ def test_a_source_that_is_not_there_commits_nothing(store: DirectoryStore, tmp_p
     with pytest.raises(CaptureFailed, match="nowhere"):
         write_archive(store, REQUEST, tmp_path / "nowhere")
     assert store.list("") == ()
+
+
+def kill_tar(_done: int, _total: int) -> None:
+    """kill -9 of the tar that this process has started."""
+    for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
+        if Path(f"/proc/{pid}/comm").read_text() == "tar\n":
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_tar_that_dies_commits_nothing(source: Path, store: DirectoryStore) -> None:
+    """A stream that ends early is not taken for a small tree."""
+    (source / "large").write_bytes(os.urandom(8 << 20))
+    with pytest.raises(CaptureFailed):
+        write_archive(store, REQUEST, source, progress=kill_tar)
+    assert store.list("") == ()
+
+
+def test_a_well_made_blob_of_something_else_is_not_restored(
+    source: Path, store: DirectoryStore, tmp_path: Path
+) -> None:
+    """Another tree's blob, whole and of the same size unpacked, under this one's key: RestoreCorrupt."""
+    made = write_archive(store, REQUEST, source)
+    (source / "notes").write_bytes(os.urandom(100_000))
+    other = write_archive(store, replace(REQUEST, attempt=6), source)
+    assert other.manifest.blobs[0].tar_bytes == made.manifest.blobs[0].tar_bytes
+    (tmp_path / "store" / other.manifest.blobs[0].key).replace(tmp_path / "store" / BLOB_KEY)
+    (tmp_path / "target").mkdir()
+    with pytest.raises(RestoreCorrupt):
+        restore_archive(store, made.manifest, tmp_path / "target")
 
 
 class _BitRot(DirectoryStore):
