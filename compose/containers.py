@@ -1,4 +1,4 @@
-"""This installation's containers, volumes and networks, found by the label `codepods.node` and nothing else.
+"""This installation's containers, volumes and networks, found by its nodes' ids and nothing else.
 
 Through the `docker` command: the SDK belongs to the node agent, which is not running when this is needed.
 """
@@ -39,11 +39,13 @@ def docker(*arguments: str) -> str:
 
 
 def of_nodes(kind: Kind, node_ids: tuple[str, ...], *, running_only: bool = False) -> list[str]:
-    """The ids of everything of this kind that carries one of these nodes' labels."""
+    """The ids of everything of this kind that is one of these nodes'."""
     every = () if kind != "container" or running_only else ("--all",)
     found: list[str] = []
     for node_id in node_ids:
-        found += docker(kind, "ls", "--quiet", *every, "--filter", f"label={NODE_LABEL}={node_id}").split()
+        # Networks have one each, which is known by its name.
+        mine = f"name=^codepods-{node_id}$" if kind == "network" else f"label={NODE_LABEL}={node_id}"
+        found += docker(kind, "ls", "--quiet", *every, "--filter", mine).split()
     return found
 
 

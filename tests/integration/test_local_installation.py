@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from compose.processes import ProcessId, wait_until
+from node_agent.firewall import rules_for
 from state.embedded import EmbeddedPostgres
 from tests.support.local_installation import PODCTL, LocalInstallation, local_installation
 
@@ -42,6 +43,19 @@ def _living(home: Path) -> list[str]:
 def _agent(installation: LocalInstallation) -> str:
     node: str = json.loads((installation.home / "config.json").read_text())["nodes"][0]["id"]
     return node
+
+
+def _networks() -> list[str]:
+    listed = ("docker", "network", "ls", "--format", "{{.Name}}")
+    return subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()
+
+
+def _firewall() -> str:
+    """The rules of both kinds of iptables: an engine uses one of them."""
+    savers = [name for name in ("iptables-nft-save", "iptables-legacy-save") if shutil.which(name)]
+    return "".join(
+        subprocess.run((name,), check=True, capture_output=True, text=True).stdout for name in savers
+    )
 
 
 def test_a_second_up_says_so_and_prints_a_fresh_link(installation: LocalInstallation) -> None:
@@ -165,9 +179,15 @@ def test_clean_removes_ours_and_nothing_else(tmp_path: Path) -> None:
             assert refused.returncode == 1
             assert installation.containers(pod_id)
 
+            node = _agent(installation)
+            assert f"codepods-{node}" in _networks()
+            assert rules_for(node, (), ()).chain in _firewall()
+
             installation.run("clean", "--yes")
 
             assert installation.containers(pod_id) == []
+            assert f"codepods-{node}" not in _networks()
+            assert rules_for(node, (), ()).chain not in _firewall()
             assert installation.volumes("bob") == []
             assert [path.name for path in installation.home.iterdir()] == ["notes.txt"]
             shutil.rmtree(installation.home.resolve())
