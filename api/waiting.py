@@ -38,7 +38,8 @@ class Bell(Protocol):
 class Waiters:
     """The waiting requests of one process. Every method belongs to the event loop's thread."""
 
-    def __init__(self, seats_max: int) -> None:
+    def __init__(self, seats_max: int, look_again_s: float = LOOK_AGAIN_S) -> None:
+        self._look_again_s = look_again_s
         self._seats_max = seats_max
         self._seats_taken = 0
         self._rings = 0
@@ -74,7 +75,7 @@ class Waiters:
             left_s = deadline - time.monotonic()
             if self._closed or left_s <= 0 or done(value):
                 return value
-            await self._rung_since(rings, min(left_s, LOOK_AGAIN_S))
+            await self._rung_since(rings, min(left_s, self._look_again_s))
 
     async def _rung_since(self, rings: int, timeout_s: float) -> None:
         if self._rings == rings:

@@ -184,14 +184,16 @@ def test_a_link_is_given_when_the_pod_runs(api: ApiServer, node: NodeHand, revpr
     assert now < claims.expires_at <= now + api.settings.link_lifetime_s
 
 
-def test_each_opening_is_a_session_of_its_own(node: NodeHand, revpro: httpx.Client) -> None:
-    """No two links are the same, so that one can be spent or revoked without the other."""
+def test_each_opening_is_a_session_of_its_own(api: ApiServer, node: NodeHand, revpro: httpx.Client) -> None:
+    """No two links are of the same session, so that one can be spent or revoked without the other."""
     pod_id = create(revpro, "kate")["pod_id"]
     node.place(pod_id)
     node.report(pod_id, Observed.RUNNING)
-    urls = {revpro.post(f"/api/v1/pods/{pod_id}:open").json()["url"] for _ in range(3)}
+    urls = [revpro.post(f"/api/v1/pods/{pod_id}:open").json()["url"] for _ in range(3)]
+    keyring = Keyring.load(api.settings.keyring)
+    tokens = [parse_qs(urlsplit(url).query)["tkn"][0] for url in urls]
 
-    assert len(urls) == 3
+    assert len({open_token(token, keyring, "url", pod_id, 0).session_id for token in tokens}) == 3
 
 
 def test_opening_a_stopped_pod_wants_it_running(node: NodeHand, revpro: httpx.Client) -> None:

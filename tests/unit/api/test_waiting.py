@@ -89,7 +89,7 @@ def test_a_ring_during_a_read_is_not_lost() -> None:
     """A change that comes while the old level is being read is seen at once."""
 
     async def scenario() -> None:
-        waiters, level = Waiters(seats_max=1), Level()
+        waiters, level = Waiters(seats_max=1, look_again_s=LONG_S), Level()
 
         async def read() -> int:
             value = await level.read()
@@ -100,6 +100,20 @@ def test_a_ring_during_a_read_is_not_lost() -> None:
 
         assert await waiters.until(read, bool, LONG_S) == 1
         assert level.reads == 3
+
+    run(scenario)
+
+
+def test_a_lost_ring_only_delays() -> None:
+    """Without any ring a waiter still looks from time to time: notifications are hints (LAW 1)."""
+
+    async def scenario() -> None:
+        waiters, level = Waiters(seats_max=1, look_again_s=0.01), Level()
+        wait = asyncio.ensure_future(waiters.until(level.read, bool, LONG_S))
+        await level.again(2)
+        level.value = 1
+
+        assert await wait == 1
 
     run(scenario)
 
