@@ -71,7 +71,12 @@ STAGES = (
     _pytest("tidy", "House rules", "tests/test_tidy.py", fast=True),
     _pytest("unit", "Unit tests", "tests/unit", fast=True),
     _pytest("property", "Property tests", "tests/property", fast=True),
-    Stage("node", "The gate's functions, under Node", ("node", "--test", "--test-reporter=dot", "tests/njs/"), fast=True),
+    Stage(
+        "node",
+        "The gate's functions, under Node",
+        ("node", "--test", "--test-reporter=dot", "tests/njs/"),
+        fast=True,
+    ),
     _pytest("njs", "The gate and its Python half agree", "tests/njs", fast=True),
     _pytest("contract", "Contract tests: every implementation of a port", "tests/contract"),
     _pytest("integration", "Integration tests: PostgreSQL, Docker, nginx, S3 servers", "tests/integration"),
