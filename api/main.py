@@ -14,7 +14,7 @@ from api.deps import Deps, make_deps
 from api.settings import ApiSettings
 from state.database import Database, Doorbell
 
-CHANNELS = ("codepods_desired", "codepods_observed")
+CHANNELS = ("codepods_desired", "codepods_observed", "codepods_decided")
 CONNECTIONS_MAX = 2000
 KEEP_ALIVE_S = 5
 

@@ -182,6 +182,8 @@ def record(
         refused = _look_again(conn, plan, now, {row["target"] for row in enqueued}, taken_back)
         if taken_back or enqueued:
             conn.execute("NOTIFY codepods_actions")
+        if decided:
+            conn.execute("NOTIFY codepods_decided")  # for people who wait: it wakes no reconciler
     return Recorded(placed, released, len(enqueued), len(taken_back), decided, refused)
 
 

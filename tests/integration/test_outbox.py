@@ -9,6 +9,7 @@ import pytest
 from reconciler.plan import plan
 from reconciler.tick import dry_run
 from state import leader
+from state.database import Doorbell
 from state.delivery import taken_back, undelivered
 from state.leader import LeadershipLost
 from state.model import Desired, Limits
@@ -158,6 +159,23 @@ def test_what_changes_during_a_pass_is_looked_at_again(control: Control, node: S
     record(control.db, decided, control.leading.leadership, database_clock(control.db), [workspace_id])
 
     assert due_workspaces(control.db, 10) == [workspace_id]
+
+
+def test_who_waits_for_a_pod_hears_that_it_is_settled(
+    control: Control, node: ScriptedNode, database_url: str
+) -> None:
+    """The bell rings with the decision, not only with the report before it; and for no decision, not at all."""
+    control.pod("alice")
+    bell = Doorbell(database_url, ["codepods_decided"])
+    bell.wait(0)
+    control.settle(node)
+    rung = bell.wait(5)
+    while bell.wait(0):
+        pass
+    control.resync()
+
+    assert (rung, bell.wait(0.2)) == (True, False)
+    bell.close()
 
 
 def test_a_pass_that_was_cut_short_is_made_up_for(control: Control, node: ScriptedNode) -> None:
