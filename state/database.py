@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import psycopg
@@ -69,15 +69,22 @@ class DatabaseUnavailable(Exception):
 class Database:
     """A pool of connections of one program. Threads share it."""
 
-    def __init__(self, url: str, program: Program, pool_size: int = POOL_SIZE) -> None:
+    def __init__(
+        self,
+        url: str,
+        program: Program,
+        pool_size: int = POOL_SIZE,
+        pool_timeout_s: float = POOL_TIMEOUT_S,
+    ) -> None:
         """Does not connect yet: the first transaction does."""
+        self._conninfo = session_conninfo(url, program)
         self._pool: ConnectionPool[Connection] = ConnectionPool(
-            session_conninfo(url, program),
+            self._conninfo,
             connection_class=psycopg.Connection[DictRow],
             kwargs={"row_factory": dict_row},
             min_size=0,
             max_size=pool_size,
-            timeout=POOL_TIMEOUT_S,
+            timeout=pool_timeout_s,
             max_idle=600,
             reconnect_timeout=0,
             check=ConnectionPool.check_connection,
@@ -97,7 +104,9 @@ class Database:
         try:
             with self._pool.connection() as connection:
                 yield connection
-        except (psycopg.Error, PoolTimeout) as error:
+        except PoolTimeout as error:
+            raise self._no_connection() from error
+        except psycopg.Error as error:
             if is_retryable(error):
                 raise DatabaseUnavailable.of(error) from error
             raise
@@ -105,6 +114,17 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
+
+    def _no_connection(self) -> DatabaseUnavailable:
+        """The pool only says that it waited in vain. A try of our own says whether it is full or cut off."""
+        try:
+            psycopg.connect(self._conninfo).close()
+        except psycopg.Error as error:
+            return DatabaseUnavailable.of(error)
+        return DatabaseUnavailable(
+            f"all {self._pool.max_size} connections to the database have been busy for "
+            f"{self._pool.timeout:.0f} s. Try again in a few seconds."
+        )
 
     def _open(self) -> None:
         if self._pool.closed:
@@ -138,12 +158,8 @@ def session_conninfo(url: str, program: Program) -> str:
     return make_conninfo("", **merged)
 
 
-def is_retryable(error: Exception) -> bool:
+def is_retryable(error: psycopg.Error) -> bool:
     """Whether the same call may succeed later without anybody changing anything."""
-    if isinstance(error, PoolTimeout):
-        return True
-    if not isinstance(error, psycopg.Error):
-        return False
     if error.sqlstate is None:  # the connection broke, or was never there
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return error.sqlstate.startswith(_RETRYABLE)
@@ -159,6 +175,7 @@ class Doorbell:
         self._connection: psycopg.Connection[Any] | None = None
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
+        self._waker.setblocking(False)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it rang within the time, or may have: True also after each (re)connection."""
@@ -170,12 +187,12 @@ class Doorbell:
         except psycopg.Error as error:
             log.warning("doorbell_lost", error=str(error).strip())
             self._drop()
-            self._pause(min(timeout_s, RECONNECT_PAUSE_S))
-            return False
+            return self._sleep(min(timeout_s, RECONNECT_PAUSE_S))
 
     def ring(self) -> None:
         """Ring from inside this process, from any thread: ends a wait at once."""
-        self._waker.send(b"!")
+        with suppress(BlockingIOError):  # so many rings are waiting that one more says nothing
+            self._waker.send(b"!")
 
     def close(self) -> None:
         """Stop listening. Not while another thread waits."""
@@ -193,16 +210,17 @@ class Doorbell:
         deadline = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, deadline - time.monotonic())
-            woken = self._woken.fileno()
-            ready, _, _ = select.select([connection.fileno(), woken], [], [], left_s)
-            rung = woken in ready and bool(self._woken.recv(4096))
-            if any(True for _ in connection.notifies(timeout=0)) or rung:
+            rung_here = self._sleep(left_s, connection.fileno())
+            if list(connection.notifies(timeout=0)) or rung_here:
                 return True
             if left_s == 0.0:
                 return False
 
-    def _pause(self, seconds: float) -> None:
-        select.select([self._woken], [], [], seconds)
+    def _sleep(self, seconds: float, *wake_at: int) -> bool:
+        """Sleep until a file descriptor has something to read; whether it was a ring from inside."""
+        own = self._woken.fileno()
+        ready, _, _ = select.select([own, *wake_at], [], [], seconds)
+        return own in ready and bool(self._woken.recv(4096))
 
     def _drop(self) -> None:
         if self._connection is not None:

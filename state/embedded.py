@@ -36,7 +36,7 @@ OWNER = "codepods"
 ADMIN = "codepods_admin"
 DATABASE = "codepods"
 
-_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 log = structlog.get_logger(__name__)
 
@@ -128,6 +128,7 @@ class EmbeddedPostgres:
             self._check_major()
             running = self._running()
             if running is None:
+                _until(lambda: not self._is_ending(), STOP_TIMEOUT_S_MAX)
                 self._launch(user)
             else:
                 self._port = running[1]
@@ -242,11 +243,7 @@ class EmbeddedPostgres:
             "unix_socket_directories": "",
             "logging_collector": "off",
             "jit": "off",
-            **(
-                {}
-                if self._durable
-                else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-            ),
+            **({} if self._durable else _NOT_DURABLE),
         }
         program: list[str | Path] = [self._bin(user) / "postgres", "-D", self._data]
         for name, value in settings.items():
@@ -317,15 +314,31 @@ class EmbeddedPostgres:
 
     def _running(self) -> tuple[int, int] | None:
         """The server's pid and port, by its postmaster.pid, if that process is really it."""
+        known = self._noted()
+        if known is None:
+            return None
+        if self._child is not None and self._child.pid == known[0]:
+            return known if self._child.poll() is None else None
+        return known if os.fsencode(self._data) in _arguments_of(known[0]) else None
+
+    def _noted(self) -> tuple[int, int] | None:
         try:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
-            pid, port = int(lines[0]), int(lines[3])
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            return int(lines[0]), int(lines[3])
         except (OSError, ValueError, IndexError):
             return None
-        if self._child is not None and self._child.pid == pid and self._child.poll() is not None:
-            return None
-        return (pid, port) if os.fsencode(self._data) in arguments else None
+
+    def _is_ending(self) -> bool:
+        """A process that is on its way out has no arguments any more, and still keeps its successor out."""
+        known = self._noted()
+        return known is not None and Path(f"/proc/{known[0]}").exists() and _arguments_of(known[0]) == [b""]
+
+
+def _arguments_of(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _exists(connection: psycopg.Connection[Any], query: Any, name: str) -> bool:

@@ -299,7 +299,7 @@ def _status(row: Mapping[str, Any]) -> PodStatus:
 
 
 def _failure(value: Mapping[str, Any] | None) -> Failure | None:
-    """One that cannot be read must not hide the pod, nor the pods beside it; its pod is parked with a reason."""
+    """One that cannot be read must not hide the pod, nor those beside it; its pod is parked with a reason."""
     try:
         return failure_from_json(value)
     except ValueError:
