@@ -9,6 +9,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import docker.utils
 from docker.types import IPAMConfig, LogConfig, Mount
 
 from node_agent import docker_reading, labels
@@ -240,7 +241,7 @@ class DockerRuntime:
     def changes(self) -> Iterator[None]:
         """Container events of this node, until the connection ends."""
         with translated("follow the engine's events"):
-            client = docker.APIClient(base_url=self._base_url, version="auto", timeout=CALL_TIMEOUT_S)
+            client = self._connect()
             with self._lock:
                 self._events = client.events(filters={**self._mine(), **_LIFE_EVENTS}, decode=True)
             yield
@@ -261,11 +262,15 @@ class DockerRuntime:
             if self._closed:
                 raise EngineUnavailable("The agent is stopping. The step will be asked for again.")
             if self._connected is None:
-                self._connected = docker.APIClient(
-                    base_url=self._base_url,
-                    version="auto",
-                    timeout=CALL_TIMEOUT_S,
-                    num_pools=CONNECTIONS_MAX,
-                    max_pool_size=CONNECTIONS_MAX,
-                )
+                self._connected = self._connect()
             return self._connected
+
+    def _connect(self) -> docker.APIClient:
+        where = {"base_url": self._base_url} if self._base_url else docker.utils.kwargs_from_env()
+        return docker.APIClient(
+            version="auto",
+            timeout=CALL_TIMEOUT_S,
+            num_pools=CONNECTIONS_MAX,
+            max_pool_size=CONNECTIONS_MAX,
+            **where,
+        )

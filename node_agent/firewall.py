@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from node_agent.errors import StepError
 
 LINK_LOCAL = "169.254.0.0/16"  # holds the metadata address of every large cloud, 169.254.169.254
 COMMAND_TIMEOUT_S = 20
+APPLY_EVERY_S = 30.0
 _TABLES = ("iptables", "iptables-nft", "iptables-legacy")
 
 
@@ -97,10 +99,16 @@ class Firewall:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._lock = threading.Lock()
+        self._applied_at_s = -APPLY_EVERY_S
 
     def ensure(self) -> None:
-        """Make the rules hold. Raises StepError(`network_not_isolated`): then no pod may start."""
+        """Make the rules hold, if that was not done a moment ago: others flush rules now and then.
+
+        Raises StepError(`network_not_isolated`): then no pod may start.
+        """
         with self._lock:
+            if time.monotonic() - self._applied_at_s < APPLY_EVERY_S:
+                return
             iptables = self._find_tables()
             self._run([f"{iptables}-restore", "--noflush", "-w"], self._rules.restore_input())
             jumps = (("DOCKER-USER", self._rules.onward_chain), ("INPUT", self._rules.inward_chain))
@@ -109,10 +117,12 @@ class Firewall:
                 if self._call([iptables, "-w", "-C", chain, *jump]).returncode != 0:
                     self._run([iptables, "-w", "-I", chain, "1", *jump])
             self._refuse_ipv6(iptables.replace("iptables", "ip6tables"))
+            self._applied_at_s = time.monotonic()
 
     def remove(self) -> None:
         """Take the rules away again: for tests and for uninstalling."""
         with self._lock:
+            self._applied_at_s = -APPLY_EVERY_S
             iptables = self._find_tables()
             for chain, target in (
                 ("DOCKER-USER", self._rules.onward_chain),

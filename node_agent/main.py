@@ -4,10 +4,12 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 import structlog
 from pydantic import ValidationError
@@ -70,6 +72,7 @@ def make_parts(settings: Settings) -> Parts:
     """All ports on the real things. Raises OSError or ValueError for settings that cannot be."""
     store = open_store(settings.store_url)
     threading.Thread(target=_probe, args=(store, settings), name="store-probe", daemon=True).start()
+    blocked = (*settings.blocked_networks, *_addresses_of(settings.gateway_url))
     mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()
     name_servers = name_servers_of(RESOLV_CONF.read_text()) if RESOLV_CONF.exists() else ()
     return Parts(
@@ -78,9 +81,17 @@ def make_parts(settings: Settings) -> Parts:
         host=HostFiles(settings.data_dir),
         journal=Journal(settings.data_dir / "journal.json", settings.node_id),
         archives=Archives(store),
-        firewall=Firewall(rules_for(settings.node_id, name_servers, settings.blocked_networks)),
+        firewall=Firewall(rules_for(settings.node_id, name_servers, blocked)),
         network=network_plan(settings.node_id, mtu_bytes),
     )
+
+
+def _addresses_of(url: str) -> tuple[str, ...]:
+    """The control plane's addresses, which pods may not reach (LAW 17)."""
+    try:
+        return tuple(socket.gethostbyname_ex(urlsplit(url).hostname or "")[2])
+    except OSError:
+        return ()
 
 
 def _probe(store: Store, settings: Settings) -> None:

@@ -103,6 +103,7 @@ class Surveyor:
         """Look once. True when a pod has still not answered, so that it should be asked again soon."""
         with self._lock:
             sight, states = self._sight, self._states
+        self._keep_apart(sight)
         unanswered = [container for container in sight.containers if self._needs_probe(container)]
         answered = [container for container in unanswered if self._probe(container)]
         wanted = [volume for volume in sight.volumes if states.get(volume.name) is VolumeState.WHOLE]
@@ -110,6 +111,14 @@ class Surveyor:
         if answered or measured:
             self._learnt()
         return len(answered) < len(unanswered)
+
+    def _keep_apart(self, sight: Sight) -> None:
+        """Pods that run stay behind the firewall, also when somebody has flushed it."""
+        if any(container.live for container in sight.containers):
+            try:
+                self._parts.firewall.ensure()
+            except StepError as error:
+                log.error("survey.network_not_isolated", why=error.message)
 
     def _needs_probe(self, container: Container) -> bool:
         if container.status is not Status.RUNNING or labels.is_partial(container.name):

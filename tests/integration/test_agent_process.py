@@ -103,6 +103,7 @@ def site(tmp_path: Path, db: Database, database_url: str) -> Iterator[Site]:
     """Two nodes under one reconciler."""
     with reconciler_process(database_url, archive_grace=0.1, backoff_first=0.2) as reconciler:
         agents = [_agent(db, tmp_path, name, reconciler.url) for name in ("one", "two")]
+        _until(lambda: not any(node.silent for node in nodes.list_nodes(db)))
         yield Site(db, reconciler, agents)
         for agent in agents:
             agent.kill()
