@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import psycopg
 import pytest
 
@@ -26,7 +28,7 @@ BIRTH = ["create_workspace", "create_pod", "start_pod"]
 @pytest.fixture
 def reconciler(database_url: str) -> Iterator[ReconcilerProcess]:
     """One that leads, or is about to."""
-    with reconciler_process(database_url) as process:
+    with reconciler_process(database_url, archive_grace=0.1) as process:
         yield process
 
 
@@ -128,7 +130,14 @@ def test_a_leader_that_is_asked_to_stop_hands_over(db: Database, database_url: s
     """It answers those who wait, resigns, and ends with 0; the next need not wait for the lease."""
     with reconciler_process(database_url) as leader:
         leader.wait_for("leading")
-        assert leader.stop() == 0
+        node = join(db, leader)
+        body = node.request(wait_s=LONG_S).model_dump_json()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(node.post, body)
+            while httpx.get(f"{leader.url}/healthz").json()["nodes_waiting"] == 0:
+                pass
+            assert leader.stop() == 0
+            assert waiting.result().status_code == 200
         assert leader.wait_for("leadership_resigned")["term"] == 1
     with db.transaction() as conn:
         row = conn.execute("SELECT expires_at <= clock_timestamp() AS free FROM leader").fetchone()

@@ -105,6 +105,23 @@ def test_a_step_of_an_older_placement_is_refused(control: Control, node: Scripte
     assert write(control, stale).steps == 1  # type: ignore[attr-defined]
 
 
+def test_what_an_older_placement_said_does_not_count(control: Control, node: ScriptedNode) -> None:
+    """The pod still runs where it was placed before; at the new place nothing has been seen of it (LAW 5)."""
+    pod_id = control.pod("alice")
+    control.settle(node)
+    control.join("node-2")
+    workspace_id = control.pod_row(pod_id)["workspace_id"]
+    control.rows("UPDATE placement SET released_at = now()")
+    control.rows("UPDATE workspace SET epoch = 2")
+    control.rows(
+        "INSERT INTO placement (workspace_id, epoch, node_id) VALUES (%s, 2, 'node-2')", workspace_id
+    )
+
+    (workspace,) = read_world(control.db, [workspace_id], control.leading.since).workspaces
+
+    assert (workspace.observed, workspace.pods[0].observed) == (None, None)
+
+
 def test_a_leader_whose_term_is_over_writes_nothing(control: Control, node: ScriptedNode) -> None:
     """It wakes up late, believes, and is told otherwise by the database."""
     control.pod("alice")
@@ -164,7 +181,7 @@ def test_what_changes_during_a_pass_is_looked_at_again(control: Control, node: S
 def test_who_waits_for_a_pod_hears_that_it_is_settled(
     control: Control, node: ScriptedNode, database_url: str
 ) -> None:
-    """The bell rings with the decision, not only with the report before it; and for no decision, not at all."""
+    """The bell rings with the decision, not only with the report before it; without one, not at all."""
     control.pod("alice")
     bell = Doorbell(database_url, ["codepods_decided"])
     bell.wait(0)
