@@ -1,13 +1,14 @@
 """What an installation runs with: the operator's settings, and our defaults where there are none."""
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from compose.installation import Installation, NodeConfig
-from compose.layout import CHECKOUT, Layout
+from compose.layout import CHECKOUT, Layout, write_private
 from compose.ports import Ports
 from compose.problems import ProblemError
 
@@ -77,6 +78,20 @@ def _built_image(layout: Layout) -> str | None:
         with contextlib.suppress(FileNotFoundError):
             return file.read_text().strip() or None
     return None
+
+
+def save_settings(environment: Environment) -> None:
+    """Remember what the operator set: later commands speak of the system that runs."""
+    settings = {name: value for name, value in environment.inherited.items() if name.startswith("CODEPODS_")}
+    write_private(environment.layout.settings, json.dumps(settings))
+
+
+def saved_settings(layout: Layout) -> dict[str, str]:
+    """What was set when it was started; nothing where that is not known."""
+    try:
+        return {str(name): str(value) for name, value in json.loads(layout.settings.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _local_url(port: int) -> str:

@@ -78,6 +78,11 @@ class Layout:
         return self.run / "supervisor.lock"
 
     @property
+    def settings(self) -> Path:
+        """The operator's settings that the running system was started with (0600)."""
+        return self.run / "settings.json"
+
+    @property
     def events(self) -> Path:
         """What the supervisor did, one JSON object a line."""
         return self.run / "events.jsonl"

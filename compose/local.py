@@ -4,6 +4,7 @@ Each function prints to the terminal and returns the exit code: 0 done, 1 refuse
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from compose import machine, running, shown, stopping
-from compose.environment import Environment, environment_of
+from compose.environment import Environment, environment_of, save_settings, saved_settings
 from compose.installation import Installation, load_installation, save_installation, with_nodes
 from compose.layout import Layout, find_home, make_directories
 from compose.lock import is_running
@@ -108,6 +109,7 @@ def _prepare(layout: Layout, nodes: int | None) -> Environment:
     machine.check(environment)
     require_free(environment.ports, environment.listen_address, besides=_ports_of_others(environment))
     save_installation(installation, layout.config)
+    save_settings(environment)
     for line in machine.notices(environment):
         _console.print(f"  [yellow]![/] {escape(line)}")
     return environment
@@ -193,7 +195,9 @@ def _known_environment() -> Environment:
     installation = _installation()
     if installation is None:
         raise ProblemError(f"codepods has not been started here ({_layout().config} is not there): make up")
-    return environment_of(_layout(), installation)
+    layout = _layout()
+    as_started = saved_settings(layout) if is_running(layout) else {}
+    return environment_of(layout, installation, {**os.environ, **as_started})
 
 
 def main() -> int:
