@@ -14,7 +14,7 @@ from state.delivery import taken_back, undelivered
 from state.leader import LeadershipLost
 from state.model import Desired, Limits
 from state.outbox import record
-from state.plan import Plan
+from state.plan import Place, Plan, Release
 from state.snapshot import claim_due, database_clock, due_workspaces, read_world
 from tests.support.control import LIMITS, Control
 from tests.support.scripted_node import ScriptedNode
@@ -106,20 +106,20 @@ def test_a_step_of_an_older_placement_is_refused(control: Control, node: Scripte
 
 
 def test_what_an_older_placement_said_does_not_count(control: Control, node: ScriptedNode) -> None:
-    """The pod still runs where it was placed before; at the new place nothing has been seen of it (LAW 5)."""
+    """The pod still runs where it was placed before: nothing of it is seen at the new place."""
     pod_id = control.pod("alice")
     control.settle(node)
     control.join("node-2")
     workspace_id = control.pod_row(pod_id)["workspace_id"]
     control.rows("UPDATE placement SET released_at = now()")
-    control.rows("UPDATE workspace SET epoch = 2")
-    control.rows(
-        "INSERT INTO placement (workspace_id, epoch, node_id) VALUES (%s, 2, 'node-2')", workspace_id
-    )
+    write(control, Plan(places=(Place(workspace_id, "node-2", 1, "the other is lost"),)))
 
     (workspace,) = read_world(control.db, [workspace_id], control.leading.since).workspaces
-
     assert (workspace.observed, workspace.pods[0].observed) == (None, None)
+
+    control.sync(node)  # it says the same as ever, and is listened to all the same
+    assert [event["pod_id"] for event in control.events("stale_container")] == [pod_id]
+    assert list(node.pods) == [pod_id]
 
 
 def test_a_leader_whose_term_is_over_writes_nothing(control: Control, node: ScriptedNode) -> None:
@@ -139,8 +139,6 @@ def test_a_placement_is_not_freed_while_anything_is_there(control: Control, node
     """A release that was planned from an older report is checked against the newest."""
     control.pod("alice")
     control.settle(node)
-    from state.plan import Release
-
     placement = control.row("SELECT workspace_id, node_id, epoch FROM placement")
     early = Plan(releases=(Release(**placement, reason="believed empty"),))
 
