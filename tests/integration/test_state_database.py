@@ -19,6 +19,7 @@ from state.database import Database, DatabaseUnavailable, Doorbell
 from state.embedded import EmbeddedError, EmbeddedPostgres
 from state.migrate import migrate
 from tests.support.postgres import TestServer
+from tests.support.rows import add_pod, add_workspace
 
 SILENCE_S = 0.05
 LONG_S = 30.0
@@ -324,3 +325,44 @@ def test_a_place_that_the_servers_user_cannot_reach_is_said(home: Path, part: st
     else:
         postgres.start()
         postgres.stop()
+
+
+# ---- a database user who may not make roles ----------------------------------------------------------------
+
+
+def test_without_the_right_to_make_roles_there_is_no_desk_and_all_else_works(
+    server: EmbeddedPostgres,
+) -> None:
+    """On another's PostgreSQL the role is left out; once a DBA has made it, the next start opens the desk."""
+    with psycopg.connect(server.superuser_url, autocommit=True) as dba:
+        dba.execute("DROP ROLE codepods_admin")
+        migrate(server.url)
+        assert desk_of(server) is None
+        with closing(Database(server.url, "test")) as db, db.transaction() as connection:
+            add_workspace(connection)
+            add_pod(connection)
+            assert connection.execute("SELECT actual FROM pod_status").fetchone() == {"actual": "absent"}
+        dba.execute("CREATE ROLE codepods_admin")
+    migrate(server.url)
+
+    assert desk_of(server) == "codepods_admin.pod"
+
+
+def test_a_user_who_may_make_roles_gets_one_without_a_login(server: EmbeddedPostgres) -> None:
+    """Nobody can connect as the role until an admin says who."""
+    with psycopg.connect(server.superuser_url, autocommit=True) as dba:
+        dba.execute("DROP ROLE codepods_admin")
+        dba.execute("ALTER ROLE codepods CREATEROLE")
+        migrate(server.url)
+        row = dba.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'codepods_admin'").fetchone()
+
+    assert row == (False,)
+    assert desk_of(server) == "codepods_admin.pod"
+
+
+def desk_of(server: EmbeddedPostgres) -> str | None:
+    """The admins' view of pods, if there is one."""
+    with psycopg.connect(server.superuser_url) as connection:
+        row = connection.execute("SELECT to_regclass('codepods_admin.pod')::text").fetchone()
+    assert row is not None
+    return row[0]
