@@ -102,12 +102,13 @@ def _show_first_pod(environment: Environment, progress: Progress) -> int:
 def _prepare(layout: Layout, nodes: int | None) -> Environment:
     """What can be known to be wrong before anything is started is told now."""
     installation = with_nodes(load_installation(layout), nodes)
-    make_directories(layout, installation.node_ids)
-    layout = Layout(layout.home.resolve())
-    environment = environment_of(layout, installation)
     stopping.end_leftovers(layout)
-    machine.check(environment)
-    require_free(environment.ports, environment.listen_address, besides=_ports_of_others(environment))
+    draft = environment_of(layout, installation)
+    machine.check(draft)
+    require_free(draft.ports, draft.listen_address, besides=_ports_of_others(draft))
+    make_directories(layout, installation.node_ids)
+    layout = _layout()
+    environment = environment_of(layout, installation)
     save_installation(installation, layout.config)
     save_settings(environment)
     for line in machine.notices(environment):

@@ -145,7 +145,7 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert len(said.splitlines()) == 1
     for words in (f"Port {port} is taken by ", f"(pid {os.getpid()})", "CODEPODS_GATEWAY_PORT="):
         assert words in said
-    assert _living(tmp_path / "home") == []
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
