@@ -53,14 +53,15 @@ SELECT
     node.address,
     node.cpu_millis,
     node.memory_mib,
-    held.pods,
-    held.running,
-    held.reserved * 200 AS reserved_cpu_millis,
-    held.reserved * 512 AS reserved_memory_mib
+    coalesce(held.pods, 0) AS pods,
+    coalesce(held.running, 0) AS running,
+    coalesce(held.reserved, 0) * 200 AS reserved_cpu_millis,
+    coalesce(held.reserved, 0) * 512 AS reserved_memory_mib
 FROM node
 LEFT JOIN node_lease AS lease ON lease.node_id = node.id
-CROSS JOIN LATERAL (
+LEFT JOIN (
     SELECT
+        placement.node_id,
         count(*) FILTER (WHERE observed.state <> 'absent') AS pods,
         count(*) FILTER (WHERE observed.state = 'running') AS running,
         count(*) FILTER (
@@ -70,8 +71,9 @@ CROSS JOIN LATERAL (
     JOIN pod ON pod.workspace_id = placement.workspace_id
     LEFT JOIN pod_observed AS observed ON observed.pod_id = pod.id
         AND observed.node_id = placement.node_id AND observed.epoch = placement.epoch
-    WHERE placement.node_id = node.id AND placement.released_at IS NULL
-) AS held;
+    WHERE placement.released_at IS NULL
+    GROUP BY placement.node_id
+) AS held ON held.node_id = node.id;
 
 COMMENT ON VIEW node_status IS 'One line per node: heard when, what it holds, and what is reserved on it';
 

@@ -232,8 +232,9 @@ BEGIN
     IF session_is('reconciler') AND session_actor() NOT LIKE 'policy:%' AND NOT session_is('api') THEN
         RETURN NULL;
     END IF;
-    PERFORM check_bulk((SELECT count(*) FROM after JOIN before USING (id)
-        WHERE after.generation <> before.generation));
+    -- EXCEPT, for it is hashed: nothing is known of the two tables, and a join of them would be a nested loop.
+    PERFORM check_bulk((SELECT count(*) FROM (
+        SELECT id, generation FROM after EXCEPT SELECT id, generation FROM before) AS changed));
     RETURN NULL;
 END
 $$;
