@@ -131,11 +131,21 @@ class Run:
 
 
 STEPS: dict[str, Callable[[Run, int], None]] = {
-    name: getattr(Run, name)
-    for name in (
-        "tick sync perform sync_reply_lost hold_request late_request hold_plan late_plan perform_again restart"
-        " write crash"
-    ).split()
+    step.__name__: step
+    for step in (
+        Run.tick,
+        Run.sync,
+        Run.perform,
+        Run.sync_reply_lost,
+        Run.hold_request,
+        Run.late_request,
+        Run.hold_plan,
+        Run.late_plan,
+        Run.perform_again,
+        Run.restart,
+        Run.write,
+        Run.crash,
+    )
 }
 steps = st.one_of(
     st.tuples(st.sampled_from(["tick", "sync", "perform", "write"]), st.integers(0, 5)),

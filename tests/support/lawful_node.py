@@ -73,37 +73,50 @@ class LawfulNode(ScriptedNode):
                 self.truth.written[pod_id] = self.contents[pod_id]
 
     def _do(self, action: Action) -> ArchiveMade | None:
-        pod_id = action.pod_id or ""
         if action.epoch < self.epochs.get(action.workspace_id, 0):
             raise Refusal("stale_epoch")
         self.epochs[action.workspace_id] = action.epoch
-        here = self.pods.get(pod_id)
+        if self._is_so_already(action):
+            return None
+        self._check(action)
+        self._bring_contents(action)
+        made = super()._do(action)
+        if made is not None:
+            self.truth.store[made.manifest_key] = self.contents.get(action.target, 0)
+        return made
+
+    def _is_so_already(self, action: Action) -> bool:
+        here = self.pods.get(action.target)
+        match action.step:
+            case StartPod():
+                return here is not None and here.state is Observed.RUNNING
+            case StopPod():
+                return here is not None and here.state is Observed.STOPPED
+        return False
+
+    def _check(self, action: Action) -> None:
+        """Look live at what the step goes by; raises Refusal."""
+        here = self.pods.get(action.target)
         match action.step:
             case StartPod() | StopPod() | ArchivePod() if here is None:
                 raise Refusal("source_changed")
-            case StartPod() if here and here.state is Observed.RUNNING:
-                return None
-            case StopPod() if here and here.state is Observed.STOPPED:
-                return None
             case ArchivePod() if here and here.state is not Observed.STOPPED:
                 raise Refusal("source_changed")
             case RemovePod() if here:
                 self._check_removal(action, action.step)
-            case RemoveWorkspace() if any(
-                pod.workspace_id == action.workspace_id for pod in self.pods.values()
-            ):
-                raise Refusal("source_changed")
-            case RestoreWorkspace() if action.step.archive.manifest_key not in self.truth.store:
-                raise AssertionError(f"nothing to restore from: {action}")
-            case CreatePod() if here is None:
-                assert pod_id not in self.truth.written, f"a pod with files is made anew: {action}"
-                self.contents[pod_id] = 0
-            case RestorePod() if here is None:
-                self.contents[pod_id] = self.truth.store[action.step.archive.manifest_key]
-        made = super()._do(action)
-        if made is not None:
-            self.truth.store[made.manifest_key] = self.contents.get(pod_id, 0)
-        return made
+            case RemoveWorkspace():
+                if any(pod.workspace_id == action.workspace_id for pod in self.pods.values()):
+                    raise Refusal("source_changed")
+
+    def _bring_contents(self, action: Action) -> None:
+        match action.step:
+            case RestoreWorkspace():
+                assert action.step.archive.manifest_key in self.truth.store
+            case CreatePod() if action.target not in self.pods:
+                assert action.target not in self.truth.written, f"a pod with files is made anew: {action}"
+                self.contents[action.target] = 0
+            case RestorePod() if action.target not in self.pods:
+                self.contents[action.target] = self.truth.store[action.step.archive.manifest_key]
 
     def _check_removal(self, action: Action, step: RemovePod) -> None:
         pod_id = action.pod_id or ""
