@@ -1,10 +1,8 @@
 """What people get who use SQL as codepods_admin: in psql, by hand."""
 
 import os
-import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -353,33 +351,3 @@ def test_node_status_counts_what_a_node_holds(admin: Connection, world: Database
         {"id": NODE, "silent": False, "pods": 1, "running": 1, "reserved_memory_mib": 512},
         {"id": "node-2", "silent": True, "pods": 0, "running": 0, "reserved_memory_mib": 0},
     ]
-
-
-# ---- the guide ---------------------------------------------------------------------------------------------
-
-GUIDE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
-EXAMPLES = re.findall(r"```sql\n(.*?)```", GUIDE.partition("## What a refusal means")[0], re.DOTALL)
-
-
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_the_examples_of_the_guide_run(admin: Connection, example: str) -> None:
-    """What docs/sql.md shows for looking and editing works as it stands, for an admin."""
-    admin.execute(example)  # type: ignore[arg-type]
-
-
-def test_the_guide_names_the_columns_of_the_views(admin: Connection) -> None:
-    """All of them, in their order."""
-    for view in ("pod_status", "node_status"):
-        columns = admin.execute(f"SELECT * FROM {view} LIMIT 0").description or []  # type: ignore[arg-type]
-        listed = ", ".join(f"`{column.name}`" for column in columns)
-
-        assert f"| `{view}` |" in GUIDE
-        assert f"| {listed} |" in GUIDE
-
-
-def test_the_guide_names_the_columns_that_may_be_edited() -> None:
-    """No more, and no fewer."""
-    table = GUIDE.partition("| table | column |")[2].partition("\n\n")[0]
-    named = re.findall(r"^\| (?:`\w+`)? ?\| `(\w+)` \|", table, re.MULTILINE)
-
-    assert sorted(named) == sorted([*DESIRED, "cordoned"])

@@ -1,11 +1,8 @@
 """What the database itself refuses, in the words that a person in psql gets; and what it counts by itself."""
 
 import re
-from collections.abc import Iterator
 from itertools import product
-from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,46 +14,12 @@ from state.transitions import may_become
 from tests.support.rows import (
     POD,
     WORKSPACE,
-    add_action,
-    add_archive,
-    add_node,
     add_pod,
     add_workspace,
-    numbered_pod,
-    observe,
-    place,
 )
+from tests.support.rules import Program, refusal
 
 LONG_TEXT = "x" * 501
-
-
-@pytest.fixture
-def world(db: Database) -> Database:
-    """One pod, running on one node, with an open action and an archive."""
-    with db.transaction() as connection:
-        add_workspace(connection)
-        add_pod(connection)
-        add_node(connection)
-        place(connection)
-        observe(connection, "running")
-        add_action(connection)
-        add_archive(connection)
-    return db
-
-
-@pytest.fixture
-def person(world: Database, database_url: str) -> Iterator[Connection]:
-    """The database's owner in psql: who could switch every trigger off, and still is told."""
-    with psycopg.connect(database_url, row_factory=psycopg.rows.dict_row) as connection:
-        yield connection
-        connection.rollback()
-
-
-def refusal(connection: Connection, statement: str) -> psycopg.errors.Diagnostic:
-    """How the database refuses a statement. What came before in the transaction stays."""
-    with pytest.raises(psycopg.Error) as caught, connection.transaction():
-        connection.execute(statement)  # type: ignore[arg-type]
-    return caught.value.diag
 
 
 # ---- values --------------------------------------------------------------------------------------------
@@ -117,9 +80,9 @@ def test_a_deleted_pod_cannot_be_changed(person: Connection) -> None:
     person.execute("UPDATE pod SET desired_state = 'deleted'")
 
 
-def test_a_user_has_one_pod_of_a_name_that_is_not_deleted(world: Database) -> None:
+def test_a_user_has_one_pod_of_a_name_that_is_not_deleted(one_pod: Database) -> None:
     """The name is free again once the pod has its tombstone."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         again = f"""
             INSERT INTO pod (id, workspace_id, user_id, name, image, desired_state)
             VALUES ('p-cccccccccccc', '{WORKSPACE}', 'alice', 'main', 'codepods/pod', 'running')
@@ -189,7 +152,7 @@ def test_one_refusal_names_all_columns(person: Connection) -> None:
     )
 
 
-def test_the_api_is_no_reconciler_and_the_reconciler_no_api(world: Database, database_url: str) -> None:
+def test_the_api_is_no_reconciler_and_the_reconciler_no_api(one_pod: Database, database_url: str) -> None:
     """Programs keep to their columns like people do; a lifecycle policy may change what is desired."""
     with Program(database_url, "api") as api:
         assert (
@@ -206,7 +169,7 @@ def test_the_api_is_no_reconciler_and_the_reconciler_no_api(world: Database, dat
         reconciler.execute("UPDATE pod SET desired_state = 'stopped', desired_reason = 'idle for an hour'")
 
 
-def test_a_new_pod_brings_no_decisions_along(world: Database, database_url: str) -> None:
+def test_a_new_pod_brings_no_decisions_along(one_pod: Database, database_url: str) -> None:
     """The API cannot make a pod that looks satisfied, or restored from somebody's archive."""
     with Program(database_url, "api") as api:
         told = refusal(
@@ -256,9 +219,9 @@ def test_a_node_is_cordoned_by_people_and_described_by_itself(person: Connection
 
 @pytest.mark.parametrize("table", ["pod", "workspace", "node"])
 @pytest.mark.parametrize("statement", ["DELETE FROM {}", "TRUNCATE {} CASCADE"])
-def test_nothing_is_removed_but_by_a_tombstone(world: Database, table: str, statement: str) -> None:
+def test_nothing_is_removed_but_by_a_tombstone(one_pod: Database, table: str, statement: str) -> None:
     """Not even a program may delete a row that stands for somebody's files (LAW 9)."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         told = refusal(connection, statement.format(table))
 
     assert "are never removed" in str(told.message_primary)
@@ -267,215 +230,54 @@ def test_nothing_is_removed_but_by_a_tombstone(world: Database, table: str, stat
 
 @pytest.mark.parametrize("statement", ["UPDATE {} SET node_id = 'x'", "TRUNCATE {}"])
 @pytest.mark.parametrize("table", ["event", "archive"])
-def test_history_and_archives_are_written_once(world: Database, table: str, statement: str) -> None:
+def test_history_and_archives_are_written_once(one_pod: Database, table: str, statement: str) -> None:
     """Nobody edits an event, or what an archive was made of."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         told = refusal(connection, statement.format(table) + (" CASCADE" if "TRUNCATE" in statement else ""))
 
     assert "written once" in str(told.message_primary) or "never removed" in str(told.message_primary)
 
 
-def test_an_event_cannot_be_deleted(world: Database) -> None:
+def test_an_event_cannot_be_deleted(one_pod: Database) -> None:
     """Not even by a program."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         assert (
             refusal(connection, "DELETE FROM event").message_primary
             == "event rows are written once: DELETE is refused"
         )
 
 
-def test_an_epoch_only_grows(world: Database) -> None:
+def test_an_epoch_only_grows(one_pod: Database) -> None:
     """A lower epoch would let two nodes believe that they are the right one (LAW 5)."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         told = refusal(connection, "UPDATE workspace SET epoch = 0")
 
     assert told.message_primary == "workspace.epoch only grows: 1 cannot become 0"
 
 
-def test_a_workspace_keeps_its_user(world: Database) -> None:
+def test_a_workspace_keeps_its_user(one_pod: Database) -> None:
     """Containers, volumes and archives carry the user's id."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         told = refusal(connection, "UPDATE workspace SET user_id = 'mallory'")
 
     assert told.message_primary == "a workspace's id, user and time of creation never change"
 
 
-def test_a_closed_action_stays_closed(world: Database) -> None:
+def test_a_closed_action_stays_closed(one_pod: Database) -> None:
     """A late result cannot reopen what was superseded, nor turn done into failed."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         connection.execute("UPDATE action SET state = 'superseded', finished_at = now()")
         told = refusal(connection, "UPDATE action SET state = 'open', finished_at = NULL")
 
     assert "is superseded and stays so" in str(told.message_primary)
 
 
-def test_a_target_has_one_open_action_and_a_workspace_one_placement(world: Database) -> None:
+def test_a_target_has_one_open_action_and_a_workspace_one_placement(one_pod: Database) -> None:
     """Two reconcilers that plan the same at once cannot both enqueue it (LAW 5)."""
-    with world.transaction() as connection:
+    with one_pod.transaction() as connection:
         second = f"""INSERT INTO action (id, target, target_kind, verb, workspace_id, pod_id, node_id, epoch,
                      generation, attempt, step) VALUES (gen_random_uuid(), '{POD}', 'pod', 'stop_pod',
                      '{WORKSPACE}', '{POD}', 'node-1', 1, 1, 2, '{{}}')"""
         assert refusal(connection, second).constraint_name == "action_one_open_per_target"
         placed = f"INSERT INTO placement (workspace_id, epoch, node_id) VALUES ('{WORKSPACE}', 2, 'node-1')"
         assert refusal(connection, placed).constraint_name == "placement_current"
-
-
-# ---- counting ------------------------------------------------------------------------------------------
-
-
-def test_psql_and_the_api_leave_the_same_trace(
-    world: Database, database_url: str, person: Connection
-) -> None:
-    """A change by hand makes a generation, comes due, and leaves an event with the login."""
-    person.execute("UPDATE pod SET desired_state = 'stopped'")
-    row = person.execute(
-        "SELECT generation, desired_reason, next_check_at <= now() AS due FROM pod"
-    ).fetchone()
-    event = person.execute("SELECT * FROM event ORDER BY id DESC LIMIT 1").fetchone()
-
-    assert row == {"generation": 2, "desired_reason": "changed in SQL by codepods", "due": True}
-    assert event is not None
-    assert (event["actor"], event["kind"], event["from_value"], event["to_value"]) == (
-        "codepods",
-        "desired",
-        "running",
-        "stopped",
-    )
-    assert event["detail"] == {"generation": 2, "changed": {"desired_state": ["running", "stopped"]}}
-
-
-def test_a_reason_given_by_hand_is_kept(person: Connection) -> None:
-    """And an old one is not taken for the reason of a new change."""
-    person.execute("UPDATE pod SET desired_state = 'stopped', desired_reason = 'course is over'")
-    person.execute("UPDATE pod SET desired_state = 'archived'")
-    reasons = person.execute(
-        "SELECT reason FROM event WHERE pod_id = %s ORDER BY id DESC LIMIT 2", (POD,)
-    ).fetchall()
-
-    assert [row["reason"] for row in reasons] == ["changed in SQL by codepods", "course is over"]
-
-
-def test_saying_what_is_so_already_is_no_change(person: Connection) -> None:
-    """No generation, no event: an UPDATE that changes nothing makes no work."""
-    before = person.execute("SELECT count(*) AS n FROM event").fetchone()
-    person.execute("UPDATE pod SET desired_state = desired_state, pids = pids")
-
-    assert person.execute("SELECT generation FROM pod").fetchone() == {"generation": 1}
-    assert person.execute("SELECT count(*) AS n FROM event").fetchone() == before
-
-
-CHANGES = st.sampled_from(
-    [
-        *(("api", f"desired_state = '{state}'") for state in ("running", "stopped", "archived", "deleted")),
-        *(("", f"desired_state = '{state}'") for state in ("running", "stopped", "archived")),
-        ("", "cpu_millis = 500"),
-        ("", "cpu_millis = 600"),
-        ("", "satisfied_generation = generation"),
-        ("", "generation = generation + 1"),
-        ("api", "condition = 'x'"),
-        ("reconciler", "satisfied_generation = generation, condition = 'settled', next_check_at = NULL"),
-        ("reconciler", "desired_state = 'deleted'"),
-        ("reconciler", "failure = '{}'"),
-    ]
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=st.lists(CHANGES, max_size=12))
-def test_whoever_writes_in_whatever_order_the_counting_is_right(
-    db: Database, changes: list[tuple[str, str]]
-) -> None:
-    """One generation and one event for each change of what is desired; no way back from deleted."""
-    with db.transaction() as connection, connection.transaction(force_rollback=True):
-        add_workspace(connection)
-        add_pod(connection)
-        wanted = [desired_of(connection)]
-        for program, change in changes:
-            attempt(connection, program, change)
-            wanted += [now] if (now := desired_of(connection)) != wanted[-1] else []
-        row = connection.execute("SELECT generation, satisfied_generation AS satisfied FROM pod").fetchone()
-        events = connection.execute(
-            "SELECT (detail ->> 'generation')::int AS g FROM event ORDER BY id"
-        ).fetchall()
-
-    assert row is not None
-    assert row["generation"] == len(wanted)
-    assert [event["g"] for event in events] == list(range(1, len(wanted) + 1))
-    assert row["satisfied"] <= row["generation"]
-    assert all(state != "deleted" for state, _ in wanted[:-1])
-
-
-def desired_of(connection: Connection) -> tuple[str, int]:
-    """What is desired of the pod, as far as the changes above touch it."""
-    row = connection.execute("SELECT desired_state, cpu_millis FROM pod").fetchone()
-    assert row is not None
-    return row["desired_state"], row["cpu_millis"]
-
-
-def attempt(connection: Connection, program: str, change: str) -> None:
-    """One change by one program, or by a person; refused or not."""
-    try:
-        with connection.transaction():
-            connection.execute("SELECT set_config('codepods.program', %s, true)", (program,))
-            connection.execute(f"UPDATE pod SET {change}")  # type: ignore[arg-type]
-    except psycopg.Error:
-        return
-
-
-# ---- many at once --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def many(world: Database) -> Database:
-    """Fifty-one more pods."""
-    with world.transaction() as connection:
-        for number in range(51):
-            add_pod(connection, numbered_pod(number), f"pod-{number}")
-    return world
-
-
-def test_a_forgotten_where_is_refused(many: Database, person: Connection) -> None:
-    """More than fifty pods at once must be meant; the hint shows how to mean it (LAW 4)."""
-    told = refusal(person, "UPDATE pod SET desired_state = 'archived'")
-
-    assert told.message_primary == "this statement changes more than 50 pods, so it must say that it is meant"
-    assert told.message_hint == "BEGIN; SET LOCAL codepods.bulk_ok = 'on'; UPDATE …; COMMIT;"
-    person.execute("SET LOCAL codepods.bulk_ok = 'on'")
-    assert person.execute("UPDATE pod SET desired_state = 'archived'").rowcount == 52
-
-
-def test_fifty_are_not_many_and_the_number_is_a_setting(many: Database, person: Connection) -> None:
-    """The bound is on pods that change, not on rows that are named."""
-    assert person.execute(
-        "UPDATE pod SET desired_state = 'stopped' WHERE id <> %s AND id <> %s", (POD, numbered_pod(0))
-    )
-    person.execute("UPDATE pod SET desired_state = 'stopped'")
-    person.execute("SET LOCAL codepods.bulk_max = 10")
-
-    assert "more than 10 pods" in str(
-        refusal(person, "UPDATE pod SET desired_state = 'running'").message_primary
-    )
-
-
-def test_the_reconciler_writes_its_own_columns_of_all(many: Database, database_url: str) -> None:
-    """Decisions about thousands of pods are its work; but a policy's are bounded like a person's."""
-    with Program(database_url, "reconciler") as reconciler:
-        assert reconciler.execute("UPDATE pod SET condition = 'settled'").rowcount == 52
-        act_as(reconciler, "policy:idle")
-        assert refusal(reconciler, "UPDATE pod SET desired_state = 'stopped'").sqlstate == "09000"
-
-
-class Program:
-    """A session of one program, rolled back at its end."""
-
-    def __init__(self, url: str, program: Any) -> None:
-        self._connection: Connection = psycopg.connect(
-            url, row_factory=psycopg.rows.dict_row, options=f"-c codepods.program={program}"
-        )
-
-    def __enter__(self) -> Connection:
-        return self._connection
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.rollback()
-        self._connection.close()

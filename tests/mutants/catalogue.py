@@ -2,6 +2,7 @@
 
 from tests.mutants.agent import AGENT_MUTANTS
 from tests.mutants.runner import Mutant
+from tests.mutants.state import STATE_MUTANTS
 
 _PLAN = "tests/property/test_plan_laws.py"
 _GATE = "tests/njs/test_gate.py"
@@ -146,4 +147,5 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{_DEFENCE}::test_a_pods_answer_cannot_steer_nginx_or_the_browser_beyond_the_pod",),
     ),
     *AGENT_MUTANTS,
+    *STATE_MUTANTS,
 )
