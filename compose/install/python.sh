@@ -18,7 +18,8 @@ find_python() {
     fail 'There is no Python 3.11 or newer on the PATH.' 'Install one: sudo apt-get install python3'
 }
 
-locked_state() { sha256sum requirements.lock pyproject.toml | sha256sum; }
+# One line for the packages, one for the checkout's own commands.
+locked_state() { sha256sum requirements.lock pyproject.toml; }
 
 python_packages_are_current() {
     [ -x "$venv/bin/podctl" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(locked_state)" ]
@@ -46,9 +47,11 @@ install_python_packages_help() {
 
 install_python_packages() {
     if ! "$venv/bin/python" -c "$python_is_new_enough" 2>/dev/null || [ ! -x "$venv/bin/pip" ]; then
-        "$(find_python)" -m venv --clear "$venv"
+        "$(find_python)" -m venv --clear "$venv" # this empties it, and the stamp goes, too
     fi
-    "$venv/bin/python" -m pip install --require-hashes --progress-bar off -r requirements.lock
+    if ! grep -qsxF "$(sha256sum requirements.lock)" "$stamp"; then
+        "$venv/bin/python" -m pip install --require-hashes --progress-bar off -r requirements.lock
+    fi
     "$venv/bin/python" -m pip install --no-deps --no-build-isolation --no-index --editable .
     locked_state >"$stamp"
 }
