@@ -44,9 +44,9 @@ def test_an_update_in_psql_converges(installation: LocalInstallation) -> None:
         ("desired_state = 'hibernating'", "running"),
         ("desired_state = NULL", "desired_state"),
         ("epoch = 7", "epoch"),
-        ("satisfied_generation = 99", "permission denied"),
-        ("generation = 99", "permission denied"),
-        ("image_id = 'sha256:other'", "permission denied"),
+        ("satisfied_generation = 99", "belongs to the system"),
+        ("generation = 99", "belongs to the system"),
+        ("image_id = 'sha256:other'", "belongs to the system"),
     ],
 )
 def test_the_database_refuses_and_says_why(
