@@ -196,8 +196,8 @@ def test_versions_are_the_pinned_ones(pod: Pod, image: str) -> None:
     labels = json.loads(docker("image", "inspect", image).stdout)[0]["Config"]["Labels"]
 
     assert pod.sh("code-server --version").split()[0] == code_server == labels["codepods.code_server"]
-    assert pod.sh("/opt/code-server/lib/node --version") == f"v{labels['codepods.node']}"
-    assert f"=={labels['codepods.node']} " in (RECIPE / "node.lock").read_text()
+    assert pod.sh("/opt/code-server/lib/node --version") == f"v{labels['codepods.nodejs']}"
+    assert f"=={labels['codepods.nodejs']} " in (RECIPE / "node.lock").read_text()
     assert labels["codepods.image"] == "pod"
     assert "VERSION_CODENAME=bookworm" in pod.sh("cat /etc/os-release")
 
