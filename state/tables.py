@@ -100,6 +100,11 @@ class PodRow(SQLModel, table=True):
         ),
         Index("pod_gap", "id", postgresql_where=text("generation <> satisfied_generation")),
         Index("pod_due", "next_check_at", postgresql_where=text("next_check_at IS NOT NULL")),
+        Index(
+            "pod_waiting_for_room",
+            "next_check_at",
+            postgresql_where=text("condition = 'waiting_for_capacity'"),
+        ),
         Index("pod_of_workspace", "workspace_id"),
         Index("pod_of_user", "user_id", "id"),
     )
@@ -112,6 +117,7 @@ class PodRow(SQLModel, table=True):
 
     desired_state: str = of(DESIRED, Text)
     desired_reason: str | None = of(DESIRED, Text, null=True)
+    asked_again: int = of(DESIRED, Integer, default="0")  # counts repeated wishes that void a failure
     image: str = of(DESIRED, Text)
     lab: str | None = of(DESIRED, Text, null=True)
     cpu_millis: int = of(DESIRED, Integer, default="1000")

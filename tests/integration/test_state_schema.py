@@ -33,6 +33,7 @@ CATALOGUES = {
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
          WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass
+           AND contype <> 't'
     """,
     "indexes": """
         SELECT tablename, indexname, indexdef FROM pg_indexes

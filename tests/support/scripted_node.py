@@ -62,6 +62,7 @@ class ScriptedNode:
     results: dict[str, StepResult] = field(default_factory=dict)
     done: list[Action] = field(default_factory=list)
     starts: int = 0
+    facts: NodeFacts = FACTS
 
     def request(self, **changes: Any) -> SyncRequest:
         """The next sync."""
@@ -70,7 +71,7 @@ class ScriptedNode:
             "node_id": self.node_id,
             "boot_id": self.boot_id,
             "sequence": self.sequence,
-            "facts": FACTS,
+            "facts": self.facts,
             "report": self.report(),
             "results": tuple(self.results.values()),
             "in_hand": tuple(self.in_hand),

@@ -110,7 +110,7 @@ BEGIN
             HINT = 'Leave out satisfied_generation, image_id, archive_id, failure, condition and reason.';
     END IF;
     NEW.generation := 1;
-    NEW.desired_at := now();
+    NEW.desired_at := clock_timestamp(); -- what failed before this statement failed before this wish
     NEW.next_check_at := now(); -- due: the reconciler looks at what is due, and a bell only makes it look sooner
     NEW.deleted_at := CASE WHEN NEW.desired_state = 'deleted' THEN now() END;
     RETURN NEW;
@@ -123,8 +123,8 @@ BEGIN
         ERRCODE = 'insufficient_privilege', TABLE = 'pod', COLUMN = columns[1],
         MESSAGE = format('pod.%s belongs to %s', array_to_string(columns, ', pod.'), owner),
         DETAIL = 'Each column has one writer, so that nobody undoes what another has just decided.',
-        HINT = 'People and the API change desired_state, desired_reason, image, lab, cpu_millis, memory_mib, pids '
-            'and failover; the rest follows from these.';
+        HINT = 'People and the API change desired_state, desired_reason, asked_again, image, lab, cpu_millis, '
+            'memory_mib, pids and failover; the rest follows from these.';
 END
 $$;
 
@@ -132,9 +132,11 @@ CREATE FUNCTION pod_before_update() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed text[];
     wants_anew constant boolean :=
-        (NEW.desired_state, NEW.image, NEW.lab, NEW.cpu_millis, NEW.memory_mib, NEW.pids, NEW.failover)
+        (NEW.desired_state, NEW.asked_again, NEW.image, NEW.lab, NEW.cpu_millis, NEW.memory_mib, NEW.pids,
+            NEW.failover)
         IS DISTINCT FROM
-        (OLD.desired_state, OLD.image, OLD.lab, OLD.cpu_millis, OLD.memory_mib, OLD.pids, OLD.failover);
+        (OLD.desired_state, OLD.asked_again, OLD.image, OLD.lab, OLD.cpu_millis, OLD.memory_mib, OLD.pids,
+            OLD.failover);
     decided constant boolean :=
         (NEW.satisfied_generation, NEW.image_id, NEW.archive_id, NEW.failure, NEW.condition, NEW.reason,
             NEW.reason_since, NEW.next_check_at)
@@ -183,7 +185,7 @@ BEGIN
         NEW.desired_reason := format('changed in SQL by %s', session_actor());
     END IF;
     NEW.generation := OLD.generation + 1;
-    NEW.desired_at := now();
+    NEW.desired_at := clock_timestamp(); -- what failed before this statement failed before this wish
     NEW.next_check_at := now();
     NEW.deleted_at := CASE WHEN NEW.desired_state = 'deleted' THEN now() END;
     RETURN NEW;
@@ -191,7 +193,7 @@ END
 $$;
 
 CREATE FUNCTION pod_desired_columns(pod pod) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT jsonb_build_object('desired_state', pod.desired_state, 'image', pod.image, 'lab', pod.lab,
+    SELECT jsonb_build_object('desired_state', pod.desired_state, 'asked_again', pod.asked_again, 'image', pod.image, 'lab', pod.lab,
         'cpu_millis', pod.cpu_millis, 'memory_mib', pod.memory_mib, 'pids', pod.pids, 'failover', pod.failover)
 $$;
 
@@ -254,8 +256,8 @@ CREATE TRIGGER pod_event_of_update AFTER UPDATE ON pod FOR EACH ROW
     WHEN (NEW.generation <> OLD.generation) EXECUTE FUNCTION pod_desired_event();
 CREATE TRIGGER pod_bulk AFTER UPDATE ON pod REFERENCING OLD TABLE AS before NEW TABLE AS after
     FOR EACH STATEMENT EXECUTE FUNCTION pod_bulk();
-CREATE TRIGGER pod_ring AFTER INSERT OR UPDATE OF desired_state, image, lab, cpu_millis, memory_mib, pids, failover
-    ON pod FOR EACH STATEMENT EXECUTE FUNCTION ring_desired();
+CREATE TRIGGER pod_ring AFTER INSERT OR UPDATE OF desired_state, asked_again, image, lab, cpu_millis, memory_mib, pids,
+    failover ON pod FOR EACH STATEMENT EXECUTE FUNCTION ring_desired();
 CREATE TRIGGER pod_stays BEFORE DELETE OR TRUNCATE ON pod FOR EACH STATEMENT EXECUTE FUNCTION refuse_removal();
 
 -- ---- workspace, node --------------------------------------------------------------------------------------------
@@ -323,6 +325,42 @@ CREATE TRIGGER node_ring AFTER UPDATE OF cordoned ON node FOR EACH STATEMENT EXE
 CREATE TRIGGER node_insert_owner BEFORE INSERT ON node
     FOR EACH STATEMENT EXECUTE FUNCTION written_by('api', 'reconciler');
 CREATE TRIGGER node_stays BEFORE DELETE OR TRUNCATE ON node FOR EACH STATEMENT EXECUTE FUNCTION refuse_removal();
+
+-- ---- room -------------------------------------------------------------------------------------------------------
+
+-- Pods that found no node with room look again every few seconds; where room may just have appeared, at once. Only a
+-- hint (LAW 1), so it may be bounded, and skip what somebody else holds. At the commit, when all other locks are held:
+-- whoever waits for a row that is taken here then waits for nobody who waits for us.
+CREATE FUNCTION wake_who_waits_for_room() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    woken_max constant integer := 200;
+    program constant text := current_setting('codepods.program', true);
+BEGIN
+    PERFORM set_config('codepods.program', 'reconciler', true); -- whose column this is, whoever made the room
+    UPDATE pod SET next_check_at = now() WHERE id IN (
+        SELECT id FROM pod WHERE condition = 'waiting_for_capacity' AND next_check_at > now()
+        ORDER BY next_check_at LIMIT woken_max FOR NO KEY UPDATE SKIP LOCKED);
+    IF FOUND THEN
+        PERFORM pg_notify('codepods_desired', '');
+    END IF;
+    PERFORM set_config('codepods.program', coalesce(program, ''), true);
+    RETURN NULL;
+END
+$$;
+
+CREATE CONSTRAINT TRIGGER node_room AFTER UPDATE ON node DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NOT NEW.cordoned AND (OLD.cordoned OR (OLD.silent AND NOT NEW.silent)
+        OR NEW.cpu_millis > OLD.cpu_millis OR NEW.memory_mib > OLD.memory_mib))
+    EXECUTE FUNCTION wake_who_waits_for_room();
+CREATE CONSTRAINT TRIGGER node_lease_room AFTER UPDATE ON node_lease DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (OLD.engine_error IS NOT NULL AND NEW.engine_error IS NULL) EXECUTE FUNCTION wake_who_waits_for_room();
+CREATE CONSTRAINT TRIGGER placement_room AFTER UPDATE ON placement DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (OLD.released_at IS NULL AND NEW.released_at IS NOT NULL) EXECUTE FUNCTION wake_who_waits_for_room();
+-- The states in which state.snapshot counts a pod that is not wanted running.
+CREATE CONSTRAINT TRIGGER pod_observed_room AFTER UPDATE ON pod_observed DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (OLD.state IN ('starting', 'running', 'stopping') AND NEW.state NOT IN ('starting', 'running', 'stopping'))
+    EXECUTE FUNCTION wake_who_waits_for_room();
 
 -- ---- what only programs write -------------------------------------------------------------------------------------
 

@@ -120,6 +120,7 @@ CREATE TABLE pod (
     created_at timestamptz DEFAULT now() NOT NULL,
     desired_state text NOT NULL,
     desired_reason text,
+    asked_again integer DEFAULT 0 NOT NULL,
     image text NOT NULL,
     lab text,
     cpu_millis integer DEFAULT 1000 NOT NULL,
@@ -155,6 +156,7 @@ CREATE TABLE pod (
     FOREIGN KEY(archive_id) REFERENCES archive (id)
 );
 CREATE INDEX pod_due ON pod (next_check_at) WHERE next_check_at IS NOT NULL;
+CREATE INDEX pod_waiting_for_room ON pod (next_check_at) WHERE condition = 'waiting_for_capacity';
 CREATE INDEX pod_gap ON pod (id) WHERE generation <> satisfied_generation;
 CREATE INDEX pod_of_user ON pod (user_id, id);
 CREATE INDEX pod_of_workspace ON pod (workspace_id);
