@@ -47,7 +47,7 @@ look_for_engine_packages() {
     if ! has_systemd && ! grep -q ' cgroup2\? ' /proc/mounts; then packages+=(cgroupfs-mount); fi
 }
 
-install_packages_title() { echo "Install ${#packages[@]} packages"; }
+install_packages_title() { echo "Install packages (${#packages[@]})"; }
 
 install_packages_help() {
     echo 'See what apt says above; `sudo apt-get update` must work. Then run this again.'
