@@ -199,6 +199,14 @@ def test_ill_will_meets_the_grants(admin: Connection, statement: str) -> None:
     assert "permission denied" in told or "must be owner" in told
 
 
+def test_the_desk_grants_nothing_by_itself(admin: Connection, world: Database) -> None:
+    """Its views have the reader's rights: what a DBA takes away from the tables is gone from the desk."""
+    with world.transaction() as connection:
+        connection.execute("REVOKE SELECT ON public.event FROM codepods_admin")
+
+    assert refusal(admin, "SELECT * FROM event").message_primary == "permission denied for table event"
+
+
 def test_nobody_writes_history_in_anothers_name(admin: Connection) -> None:
     """An admin who sets the actor is still named by their login."""
     admin.execute("SET codepods.actor = 'api:revpro'")

@@ -193,11 +193,14 @@ def test_nobody_takes_over_in_the_middle_of_a_record(db: Database) -> None:
         with db.transaction() as connection:
             leader.assert_leading(connection, leading)
             taken = threads.submit(leader.resign, db, leading)
-            waits = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            while True:
-                with db.transaction() as other:
-                    row = other.execute(waits).fetchone()
-                if row and row["n"]:
-                    break
+            while not taken.done() and not somebody_waits(db):
+                pass
             assert not taken.done()
         taken.result()
+
+
+def somebody_waits(db: Database) -> bool:
+    """Whether a session waits for another's lock."""
+    with db.transaction() as connection:
+        waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return connection.execute(waits).fetchone() is not None

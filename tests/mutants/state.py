@@ -33,7 +33,7 @@ STATE_MUTANTS: tuple[Mutant, ...] = (
         f"{_SQL}/0001_people.sql",
         " WITH (security_invoker) AS SELECT",
         " AS SELECT",
-        (_ADMIN,),
+        (f"{_ADMIN}::test_the_desk_grants_nothing_by_itself",),
     ),
     Mutant(
         "an admin acts in another's name",
