@@ -70,11 +70,11 @@ async def delete_pod(call: Call[wire.NoQuery, None]) -> Answer:
 
 async def open_pod(call: Call[wire.OpenPodQuery, None]) -> Answer:
     """Have the pod run, and give the link to it when it does."""
-    status = await read_pod(call.deps, call.pod_id)
-    if status.desired is not Desired.RUNNING:
+    status = await read_pod(call.deps, call.target_id)
+    if status.desired is not Desired.RUNNING or status.failure is not None:
         status = await _want(call, Desired.RUNNING, "opened", None)
     if call.query.wait_s > 0:
-        status = await _pod_when(call.deps, call.pod_id, Desired.RUNNING, call.query.wait_s)
+        status = await _pod_when(call.deps, call.target_id, Desired.RUNNING, call.query.wait_s)
     link = await link_to(call.deps, status)
     return Answer(views.opened(status, link), 200 if link else 202, {"Cache-Control": "no-store"})
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from state.backoff import live_failure
 from state.model import (
     Desired,
     Failure,
@@ -45,6 +46,11 @@ def active_failure(failure: Failure | None, generation: int, now: datetime) -> F
     if failure and failure.generation == generation and failure.retry_at > now:
         return failure
     return None
+
+
+def active_workspace_failure(workspace: WorkspaceView, now: datetime) -> Failure | None:
+    """The failure that still holds the workspace's steps back; a wish that came after it makes it void."""
+    return active_failure(live_failure(workspace.failure, workspace.wished_at), 0, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler.classify import WANTED_VERBS, Facts, active_failure, classify, is_silent
+from reconciler.classify import WANTED_VERBS, Facts, active_workspace_failure, classify, is_silent
 from reconciler.placement import choose_node, with_reserved
 from state.model import (
     WITHDRAWING_VERBS,
@@ -225,7 +225,7 @@ def _look_again(this_pass: _Pass, workspace: WorkspaceView, reason: str, after: 
 
 def _volume_step(this_pass: _Pass, workspace: WorkspaceView, step: WorkspaceStep, reason: str) -> None:
     assert workspace.placement is not None
-    failure = active_failure(workspace.failure, 0, this_pass.now)
+    failure = active_workspace_failure(workspace, this_pass.now)
     if failure is not None:
         text = f"{failure.verb} failed ({failure.code}): {failure.message}"
         this_pass.workspace_decisions.append(WorkspaceDecision(workspace.id, text, failure.retry_at))
@@ -288,10 +288,10 @@ def _placement_outcome(this_pass: _Pass, placed: bool) -> tuple[Condition, str]:
 
 
 def _workspace_outcome(this_pass: _Pass, facts: Facts) -> tuple[Condition, str]:
-    failure = active_failure(facts.workspace.failure, 0, this_pass.now)
+    failure = active_workspace_failure(facts.workspace, this_pass.now)
     if failure is not None:
         reason = f"{failure.verb} failed ({failure.code}, {failure.count}×): {failure.message}"
-        return Condition.BACKING_OFF, reason
+        return Condition.PARKED if failure.permanent else Condition.BACKING_OFF, reason
     return Condition.WAITING_FOR_WORKSPACE, "the user's workspace is being brought to the node"
 
 

@@ -15,6 +15,13 @@ _EXPONENT_MAX = 40
 # around it changed instead (somebody pushed the missing image).
 PERMANENT_RETRY = timedelta(minutes=10)
 
+# After so many failures in a row nobody is kept waiting for the next try, which may be minutes away.
+KEEPS_FAILING = 5
+
+# Asking again gains nothing where the next try comes this soon by itself. It also keeps somebody who asks all
+# the time from undoing the back-off.
+RETRY_IS_SOON = timedelta(seconds=5)
+
 # Outcomes that say "look again" rather than "something is wrong": they do not count as failures.
 RACES = frozenset({"source_changed", "stale_epoch", "superseded", "busy"})
 
@@ -49,5 +56,18 @@ def next_failure(
         count=count,
         generation=generation,
         permanent=permanent,
+        failed_at=now,
         retry_at=now + wait,
     )
+
+
+def live_failure(of_workspace: Failure | None, wished_at: datetime | None) -> Failure | None:
+    """A workspace's failure, unless something was wished of its pods since: then it is tried anew."""
+    if of_workspace is None or (wished_at is not None and of_workspace.failed_at < wished_at):
+        return None
+    return of_workspace
+
+
+def is_worth_asking_again(failure: Failure, now: datetime) -> bool:
+    """Whether somebody who repeats a wish should not have to wait for the next try to come by itself."""
+    return failure.permanent or failure.count >= KEEPS_FAILING or failure.retry_at > now + RETRY_IS_SOON

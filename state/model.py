@@ -110,7 +110,11 @@ class ArchiveRef:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last failed step of a pod or workspace. Void once the generation has moved on."""
+    """The last failed step of a pod or workspace.
+
+    A pod's is void once its generation has moved on; a workspace's, whose generation is 0, once something was
+    wished of one of its pods after `failed_at`.
+    """
 
     verb: Verb
     code: str
@@ -118,6 +122,7 @@ class Failure:
     count: int
     generation: int
     permanent: bool
+    failed_at: datetime
     retry_at: datetime
 
 
@@ -184,7 +189,10 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceView:
-    """One user's workspace with all their pods: the unit of placement and of planning."""
+    """One user's workspace with all their pods: the unit of placement and of planning.
+
+    `wished_at` is when something was last wished of any of its pods, also of those that are gone.
+    """
 
     id: str
     user_id: str
@@ -195,6 +203,7 @@ class WorkspaceView:
     archive: ArchiveRef | None = None
     open_action: OpenAction | None = None
     failure: Failure | None = None
+    wished_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

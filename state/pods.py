@@ -1,11 +1,12 @@
 """Pods as the API needs them: making, reading, and saying what is desired. Nothing here decides anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from state import ids
+from state.backoff import is_worth_asking_again, live_failure
 from state.database import Connection, Database, act_as
 from state.model import Desired, Failure, OpenAction, Resources
 from state.rows import action_of, failure_from_json
@@ -29,8 +30,9 @@ class ArchiveSummary:
 class PodStatus:
     """One pod, desired and actual, as people see it.
 
-    `actual` is an observed state, or `unknown` (its node is silent), `archived`, `deleted`. `progress` is
-    that of the step under way, its own or its workspace's.
+    `actual` is an observed state, or `unknown` (its node is silent), `archived`, `deleted`. `failure` is that
+    of its present generation, or of the workspace that it waits for. `progress` is that of the step under
+    way, its own or its workspace's.
     """
 
     id: str
@@ -97,12 +99,16 @@ _STATUS = """
     SELECT p.id, p.workspace_id, p.user_id, p.name, p.image, p.lab, p.cpu_millis, p.memory_mib, p.pids,
            p.failover, p.desired_state, p.desired_reason, p.generation, p.satisfied_generation, p.condition,
            p.reason, p.failure, p.next_check_at, p.created_at, s.actual, s.node_id, s.since,
-           ar.id AS archive_id, ar.number AS archive_number, ar.size_bytes AS archive_size_bytes,
-           ar.committed_at AS archive_committed_at, ar.notices AS archive_notices,
+           w.failure AS workspace_failure, CASE WHEN w.failure IS NOT NULL THEN
+               (SELECT max(desired_at) FROM pod WHERE workspace_id = w.id) END AS wished_at,
+           clock_timestamp() AS now, ar.id AS archive_id, ar.number AS archive_number,
+           ar.size_bytes AS archive_size_bytes, ar.committed_at AS archive_committed_at,
+           ar.notices AS archive_notices,
            a.id AS action_id, a.verb AS action_verb, a.node_id AS action_node_id, a.epoch AS action_epoch,
            a.generation AS action_generation, a.created_at AS action_created_at, a.progress
       FROM pod p
       JOIN pod_status s ON s.id = p.id
+      JOIN workspace w ON w.id = p.workspace_id
       LEFT JOIN archive ar ON ar.id = p.archive_id
       LEFT JOIN LATERAL (
           SELECT * FROM action WHERE target IN (p.id, p.workspace_id) AND state = 'open'
@@ -117,7 +123,7 @@ _ENSURE_WORKSPACE = "INSERT INTO workspace (id, user_id) VALUES (%s, %s) ON CONF
 # Held until the end of the transaction: two requests for one user wait for each other, and make one pod.
 _LOCK_WORKSPACE = "SELECT id FROM workspace WHERE user_id = %s FOR NO KEY UPDATE"
 _FIND = """
-    SELECT id, image, lab, cpu_millis, memory_mib, pids, desired_state FROM pod
+    SELECT id, image, lab, cpu_millis, memory_mib, pids FROM pod
      WHERE workspace_id = %s AND name = %s AND desired_state <> 'deleted' FOR NO KEY UPDATE
 """
 _CREATE = """
@@ -127,6 +133,10 @@ _CREATE = """
             %(memory_mib)s, %(pids)s, %(desired_state)s, %(reason)s)
 """
 _SET_DESIRED = "UPDATE pod SET desired_state = %s, desired_reason = %s WHERE id = %s"
+_ASK_AGAIN = """
+    UPDATE pod SET asked_again = asked_again + 1, desired_reason = coalesce(%s, 'asked again')
+     WHERE id = %s
+"""
 _ACCESS = """
     SELECT p.id AS pod_id, p.user_id, o.node_id, o.epoch, o.upstream, o.session_secret
       FROM pod p
@@ -149,7 +159,9 @@ def create_or_open(
     reason: str | None,
     default_image: str | None = None,
 ) -> tuple[PodStatus, bool]:
-    """The user's pod of this name, and whether it was made just now. Repeating it changes nothing more.
+    """The user's pod of this name, and whether it was made just now.
+
+    Repeating it changes nothing more, unless a failure holds the pod back: then it is tried anew.
 
     What is None, or not in a mapping of resources, is not asked for: a new pod gets the default, one that
     exists keeps what it has. An existing pod's desired state becomes `desired`. Raises `PodDiffers` when it
@@ -168,8 +180,7 @@ def create_or_open(
         else:
             pod_id = row["id"]
             _refuse_differing(row, asked)
-            if row["desired_state"] != desired:
-                connection.execute(_SET_DESIRED, (desired, reason, pod_id))
+            _want(connection, pod_id, desired, reason)
         return _must_get(connection, pod_id), row is None
 
 
@@ -217,8 +228,7 @@ def set_desired(
             raise GenerationConflict(
                 f"Pod {pod_id} is of generation {row['generation']}, not {if_generation}."
             )
-        if row["desired_state"] != desired:
-            connection.execute(_SET_DESIRED, (desired, reason, pod_id))
+        _want(connection, pod_id, desired, reason)
         return _must_get(connection, pod_id)
 
 
@@ -264,10 +274,25 @@ def _refuse_differing(row: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         raise PodDiffers(row["id"], differs)
 
 
+def _want(connection: Connection, pod_id: str, desired: Desired, reason: str | None) -> None:
+    """The same wish again is nothing new, unless a failure holds the pod back: then it is a new start."""
+    row = _must_read(connection, pod_id)
+    if row["desired_state"] != desired:
+        connection.execute(_SET_DESIRED, (desired, reason, pod_id))
+    elif desired is not Desired.DELETED and row["actual"] != desired:
+        failure = _failure(row)
+        if failure is not None and is_worth_asking_again(failure, row["now"]):
+            connection.execute(_ASK_AGAIN, (reason, pod_id))
+
+
 def _must_get(connection: Connection, pod_id: str) -> PodStatus:
+    return _status(_must_read(connection, pod_id))
+
+
+def _must_read(connection: Connection, pod_id: str) -> Mapping[str, Any]:
     row = connection.execute(_GET, {"id": pod_id}).fetchone()
     assert row is not None
-    return _status(row)
+    return row
 
 
 def _status(row: Mapping[str, Any]) -> PodStatus:
@@ -289,7 +314,7 @@ def _status(row: Mapping[str, Any]) -> PodStatus:
         since=row["since"],
         condition=row["condition"],
         reason=row["reason"],
-        failure=_failure(row["failure"]),
+        failure=_failure(row),
         archive=_archive(row),
         open_action=action_of(row),
         progress=row["progress"],
@@ -298,7 +323,21 @@ def _status(row: Mapping[str, Any]) -> PodStatus:
     )
 
 
-def _failure(value: Mapping[str, Any] | None) -> Failure | None:
+def _failure(row: Mapping[str, Any]) -> Failure | None:
+    """The pod's own failure, of its present generation; or that of the workspace, where it waits for it."""
+    own = _readable(row["failure"])
+    if own is not None and own.generation == row["generation"]:
+        return own
+    wanted = row["desired_state"] == Desired.RUNNING or (
+        row["desired_state"] == Desired.STOPPED and row["archive_id"] is not None
+    )
+    if not wanted or row["actual"] not in ("absent", "archived"):
+        return None
+    of_workspace = live_failure(_readable(row["workspace_failure"]), row["wished_at"])
+    return of_workspace and replace(of_workspace, generation=row["generation"])
+
+
+def _readable(value: Mapping[str, Any] | None) -> Failure | None:
     """One that cannot be read must not hide the pod, nor those beside it; its pod is parked with a reason."""
     try:
         return failure_from_json(value)

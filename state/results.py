@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from state import events
 from state.archives import commit_archive
-from state.backoff import next_failure
+from state.backoff import live_failure, next_failure
 from state.database import Connection
 from state.model import Failure, Limits, Verb
 from state.rows import Row, failure_from_json, failure_to_json
@@ -42,8 +42,11 @@ _PROGRESS = """
        AND a.progress IS DISTINCT FROM t.progress
 """
 _FAILURE_OF = {
-    "pod": "SELECT failure FROM pod WHERE id = %s",
-    "workspace": "SELECT failure FROM workspace WHERE id = %s",
+    "pod": "SELECT failure, NULL AS wished_at FROM pod WHERE id = %s",
+    "workspace": """
+        SELECT failure, (SELECT max(desired_at) FROM pod WHERE workspace_id = workspace.id) AS wished_at
+          FROM workspace WHERE id = %s
+    """,
 }
 _SET_FAILURE = {
     "pod": "UPDATE pod SET failure = %(failure)s, next_check_at = clock_timestamp() WHERE id = %(target)s",
@@ -163,7 +166,8 @@ def _failed(conn: Connection, action: Row, result: StepFailed, judge: Judge) -> 
     _close(conn, action, "failed", {"code": result.code, "message": result.message})
     row = conn.execute(_FAILURE_OF[kind], (target,)).fetchone()
     assert row is not None
-    failure = judge.failure(known_failure(row["failure"]), action, result)
+    previous = live_failure(known_failure(row["failure"]), row["wished_at"])
+    failure = judge.failure(previous, action, result)
     conn.execute(_SET_FAILURE[kind], {"target": target, "failure": Jsonb(failure_to_json(failure))})
     _event(conn, action, "failed", result.message, {"code": result.code, "count": failure.count})
 

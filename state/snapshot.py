@@ -82,7 +82,9 @@ _PODS = f"""
 """  # noqa: S608 - only the constants above are put in
 
 _WORKSPACES = f"""
-    SELECT w.id, w.user_id, w.epoch, w.failure, pl.node_id AS placed_on, pl.epoch AS placed_epoch,
+    SELECT w.id, w.user_id, w.epoch, w.failure,
+           (SELECT max(desired_at) FROM pod WHERE workspace_id = w.id) AS wished_at,
+           pl.node_id AS placed_on, pl.epoch AS placed_epoch,
            o.state AS observed_state, o.node_id AS observed_node_id, o.epoch AS observed_epoch,
            o.fingerprint AS observed_fingerprint,
            {_ARCHIVE_COLUMNS}, {_ACTION_COLUMNS}
@@ -205,6 +207,7 @@ def _workspace(row: Row, pods: tuple[PodView, ...]) -> WorkspaceView:
         archive=archive_of(row),
         open_action=action_of(row),
         failure=failure_from_json(row["failure"]),
+        wished_at=row["wished_at"],
     )
 
 

@@ -11,13 +11,12 @@ from api import wire
 from api.outlook import is_hopeless, is_reached
 from api.podctl.client import RETRYABLE, Client
 from api.podctl.failing import Failed, plain
+from state.backoff import KEEPS_FAILING
 from state.model import Desired
 
 # How often progress is shown: the API holds each question this long at most.
 LOOK_S = 1.0
 PAUSE_S = 0.2
-# With the delays between them, some 15 s of failing.
-FAILURES_MAX = 5
 MIB = 1024 * 1024
 
 Show = Callable[[wire.Pod], None]
@@ -77,7 +76,7 @@ def refuse_to_wait(pod: wire.Pod, wanted: Desired) -> None:
             f"{called(pod)}: somebody wants it {pod.desired} now.",
             "See `podctl events`.",
         )
-    if failure and (is_hopeless(pod, wanted) or failure.count >= FAILURES_MAX):
+    if failure and (is_hopeless(pod, wanted) or failure.count >= KEEPS_FAILING):
         times = "" if failure.permanent else f" {failure.count} times"
         raise Failed(
             failure.code,
@@ -128,7 +127,7 @@ def _what_to_do(pod: wire.Pod, wanted: Desired) -> str:
     more = f"`podctl explain {pod.pod_id}` tells more."
     if wanted is not Desired.RUNNING:
         return more
-    return f"{more} Once it is put right, `podctl stop {pod.pod_id}` and opening it try again at once."
+    return f"{more} Once it is put right, opening it again tries again at once."
 
 
 def _out_of_time(pod: wire.Pod, wanted: Desired, patience: Patience) -> Failed:

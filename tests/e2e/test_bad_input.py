@@ -1,6 +1,7 @@
 """Bad input, end to end: a clear error where it is met, in `podctl explain`, and nothing stuck behind it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -35,6 +36,21 @@ def test_what_is_not_there_is_named(installation: LocalInstallation, options: li
     explained = json.dumps(installation.json("explain", pod["pod_id"]))
     assert code in explained
     assert installation.open("bystander")["state"] == "running"
+
+
+def test_what_was_put_right_is_tried_at_once(installation: LocalInstallation) -> None:
+    """A pod parked for a lab that was not there runs as soon as the lab is, and somebody opens it again."""
+    asked = ("open", "--user", "early", "--lab", "late-lab", "--wait")
+    labs = installation.home / "store" / "labs"
+    refused = installation.run(*asked, check=False)
+    assert (refused.returncode, "late-lab" in refused.stderr) == (1, True)
+
+    shutil.copyfile(labs / "hello.tar", labs / "late-lab.tar")
+    opened = json.loads(installation.run(*asked, "--json").stdout)
+
+    assert opened["state"] == "running"
+    assert opened["pod"]["failure"] is None
+    assert opened["pod"]["generation"] > 1
 
 
 def test_an_unknown_pod_is_said_plainly(installation: LocalInstallation) -> None:

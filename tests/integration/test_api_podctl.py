@@ -106,6 +106,8 @@ def test_waiting_ends_with_the_reason_of_a_parked_pod(
 ) -> None:
     """A failure that nobody will try again ends the waiting with its reason and exit code 1."""
     process, pod_id = waiting_open
+    assert process.stderr is not None
+    process.stderr.readline()  # it has asked, and waits
     node.fail(pod_id, permanent=True)
     ran = end(process)
 
@@ -118,6 +120,8 @@ def test_waiting_ends_with_the_reason_of_a_failing_pod(
 ) -> None:
     """Nor is a pod waited for that fails again and again."""
     process, pod_id = waiting_open
+    assert process.stderr is not None
+    process.stderr.readline()  # it has asked, and waits
     node.fail(pod_id, permanent=False, count=5)
 
     assert end(process).code == 1

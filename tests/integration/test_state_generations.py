@@ -59,6 +59,7 @@ CHANGES = st.sampled_from(
         *(("", f"desired_state = '{state}'") for state in ("running", "stopped", "archived")),
         ("", "cpu_millis = 500"),
         ("", "cpu_millis = 600"),
+        ("api", "asked_again = asked_again + 1"),
         ("", "satisfied_generation = generation"),
         ("", "generation = generation + 1"),
         ("api", "condition = 'x'"),
@@ -91,14 +92,14 @@ def test_whoever_writes_in_whatever_order_the_counting_is_right(
     assert row["generation"] == len(wanted)
     assert [event["g"] for event in events] == list(range(1, len(wanted) + 1))
     assert row["satisfied"] <= row["generation"]
-    assert all(state != "deleted" for state, _ in wanted[:-1])
+    assert all(state != "deleted" for state, *_ in wanted[:-1])
 
 
-def desired_of(connection: Connection) -> tuple[str, int]:
+def desired_of(connection: Connection) -> tuple[str, int, int]:
     """What is desired of the pod, as far as the changes above touch it."""
-    row = connection.execute("SELECT desired_state, cpu_millis FROM pod").fetchone()
+    row = connection.execute("SELECT desired_state, cpu_millis, asked_again FROM pod").fetchone()
     assert row is not None
-    return row["desired_state"], row["cpu_millis"]
+    return row["desired_state"], row["cpu_millis"], row["asked_again"]
 
 
 def attempt(connection: Connection, program: str, change: str) -> None:

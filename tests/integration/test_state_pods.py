@@ -1,15 +1,20 @@
 """What the API does to pods and reads of them, on a real database."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
 
 from state import events, pods
+from state.backoff import KEEPS_FAILING
 from state.database import Database
-from state.model import Desired, OpenAction, Resources, Verb
+from state.model import Desired, Failure, OpenAction, Resources, Verb
+from state.rows import failure_to_json
+from state.snapshot import database_clock
 from tests.support.rows import (
     NODE,
     POD,
@@ -188,6 +193,89 @@ def test_unknown_and_deleted_pods_are_told_apart(db: Database) -> None:
         assert (deleted.desired, deleted.generation) == ("deleted", 2)
     with pytest.raises(pods.PodDeleted):
         pods.set_desired(db, status.id, Desired.RUNNING, actor="admin", reason=None)
+
+
+# ---- asking again ------------------------------------------------------------------------------------------
+
+
+def fail(db: Database, table: str, **changes: Any) -> None:
+    """A step of each pod, or of each workspace, has just failed for good; or as `changes` say."""
+    now = database_clock(db)
+    failed: dict[str, Any] = {
+        "verb": Verb.CREATE_POD,
+        "code": "lab_not_found",
+        "message": "There is no lab hello. Publish it.",
+        "count": 1,
+        "generation": 1 if table == "pod" else 0,
+        "permanent": True,
+        "failed_at": now,
+        "retry_at": now + changes.pop("retry_in", timedelta(minutes=10)),
+    }
+    value = Jsonb(failure_to_json(Failure(**{**failed, **changes})))
+    with db.transaction() as connection:
+        connection.execute(f"UPDATE {table} SET failure = %s", (value,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("table", ["pod", "workspace"])
+def test_asking_again_makes_a_failure_void(db: Database, table: str) -> None:
+    """Opening a parked pod is a new generation, with an event; its failure is void. Then no more."""
+    status, _ = opened(db)
+    fail(db, table)
+    parked = pods.get_pod(db, status.id)
+    again, made = opened(db, reason=None)
+
+    assert parked is not None
+    assert parked.failure is not None
+    assert (parked.failure.code, parked.failure.generation) == ("lab_not_found", 1)
+    assert (made, again.generation, again.desired_reason, again.failure) == (False, 2, "asked again", None)
+    newest = events.list_events(db, pod_id=status.id, newest=True, limit=1)[0]
+    assert (newest.actor, newest.from_value, newest.to_value) == ("api:revpro", "running", "running")
+    assert opened(db) == (again, False)
+
+
+@pytest.mark.parametrize(
+    ("failed", "generation"),
+    [
+        ({"permanent": False, "retry_in": timedelta(minutes=5)}, 2),
+        ({"permanent": False, "retry_in": timedelta(seconds=-1), "count": KEEPS_FAILING}, 2),
+        ({"permanent": False, "retry_in": timedelta(seconds=1)}, 1),
+        ({"generation": 0}, 1),
+    ],
+    ids=["backing off", "keeps failing", "tried again soon anyway", "void already"],
+)
+def test_what_is_worth_asking_again(db: Database, failed: dict[str, Any], generation: int) -> None:
+    """Only what somebody would have to wait for: polling must not undo the back-off."""
+    status, _ = opened(db)
+    fail(db, "pod", **failed)
+
+    again = pods.set_desired(db, status.id, Desired.RUNNING, actor="api:x", reason=None)
+
+    assert again.generation == generation
+
+
+def test_a_pod_that_is_as_wanted_is_not_asked_again(placed: Database) -> None:
+    """It ran into something before, and runs now."""
+    with placed.transaction() as connection:
+        observe(connection, "running")
+    fail(placed, "pod", permanent=False, count=KEEPS_FAILING)
+
+    again = pods.set_desired(placed, POD, Desired.RUNNING, actor="api:x", reason=None)
+
+    assert again.generation == 1
+
+
+def test_a_workspace_that_failed_is_told_by_the_pods_that_wait_for_it(db: Database) -> None:
+    """Not by one that is wanted stopped and was never there: it needs no workspace."""
+    waits, _ = opened(db)
+    idle, _ = opened(db, name="idle", desired=Desired.STOPPED)
+    fail(db, "workspace", verb=Verb.RESTORE_WORKSPACE, code="archive_damaged")
+
+    told = {status.id: status.failure for status in pods.list_pods(db)}
+
+    assert told[idle.id] is None
+    failure = told[waits.id]
+    assert failure is not None
+    assert (failure.verb, failure.code) == ("restore_workspace", "archive_damaged")
 
 
 # ---- reading -----------------------------------------------------------------------------------------------

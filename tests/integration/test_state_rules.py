@@ -138,7 +138,7 @@ def test_a_person_changes_no_column_of_anothers(
     assert told.message_primary == f"pod.{column} belongs to {owner}"
     assert told.sqlstate == "42501"
     assert str(told.message_hint).startswith(
-        "People and the API change desired_state, desired_reason, image, lab,"
+        "People and the API change desired_state, desired_reason, asked_again, image, lab,"
     )
 
 

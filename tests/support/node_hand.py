@@ -104,6 +104,7 @@ class NodeHand:
             count=count,
             generation=status.generation,
             permanent=permanent,
+            failed_at=datetime.now(UTC),
             retry_at=datetime.now(UTC) + timedelta(minutes=10),
         )
         with self.db.transaction() as conn:

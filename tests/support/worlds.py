@@ -73,6 +73,7 @@ def draw_failures(draw: st.DrawFn) -> Failure:
         count=draw(st.integers(1, 12)),
         generation=draw(st.integers(0, 3)),
         permanent=draw(st.booleans()),
+        failed_at=NOW - timedelta(seconds=draw(st.integers(0, 100))),
         retry_at=NOW + timedelta(seconds=draw(st.integers(-100, 100))),
     )
 
@@ -132,6 +133,7 @@ def draw_workspaces(draw: st.DrawFn, index: int, node_ids: list[str]) -> Workspa
         archive=draw(st.none() | st.just(archive_ref(workspace_id, "v1"))),
         open_action=_open(f"act-{workspace_id}", verb, placement) if busy and placement else None,
         failure=None if _mostly(draw) else draw(draw_failures()),
+        wished_at=NOW - timedelta(seconds=draw(st.integers(0, 100))),
     )
 
 

@@ -123,6 +123,8 @@ BEGIN
             THEN NEW.desired_state ELSE p.desired_state END,
         desired_reason = CASE WHEN NEW.desired_reason IS DISTINCT FROM OLD.desired_reason
             THEN NEW.desired_reason ELSE p.desired_reason END,
+        asked_again = CASE WHEN NEW.asked_again IS DISTINCT FROM OLD.asked_again
+            THEN NEW.asked_again ELSE p.asked_again END,
         image = CASE WHEN NEW.image IS DISTINCT FROM OLD.image THEN NEW.image ELSE p.image END,
         lab = CASE WHEN NEW.lab IS DISTINCT FROM OLD.lab THEN NEW.lab ELSE p.lab END,
         cpu_millis = CASE WHEN NEW.cpu_millis IS DISTINCT FROM OLD.cpu_millis THEN NEW.cpu_millis ELSE p.cpu_millis END,
@@ -207,7 +209,7 @@ BEGIN
         PERFORM open_table_to_admins(each_table, '{}');
     END LOOP;
     PERFORM open_table_to_admins('pod',
-        '{desired_state, desired_reason, image, lab, cpu_millis, memory_mib, pids, failover}');
+        '{desired_state, desired_reason, asked_again, image, lab, cpu_millis, memory_mib, pids, failover}');
     PERFORM open_table_to_admins('node', '{cordoned}');
     CREATE TRIGGER desk_0_begin BEFORE UPDATE ON codepods_admin.pod
         FOR EACH STATEMENT EXECUTE FUNCTION desk_pod_begin();

@@ -193,8 +193,8 @@ END
 $$;
 
 CREATE FUNCTION pod_desired_columns(pod pod) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT jsonb_build_object('desired_state', pod.desired_state, 'asked_again', pod.asked_again, 'image', pod.image, 'lab', pod.lab,
-        'cpu_millis', pod.cpu_millis, 'memory_mib', pod.memory_mib, 'pids', pod.pids, 'failover', pod.failover)
+    SELECT jsonb_build_object('desired_state', pod.desired_state, 'asked_again', pod.asked_again, 'image', pod.image,
+        'lab', pod.lab, 'cpu_millis', pod.cpu_millis, 'memory_mib', pod.memory_mib, 'pids', pod.pids, 'failover', pod.failover)
 $$;
 
 -- With its owner's rights, for admins may change a pod but not write history.
