@@ -86,7 +86,7 @@ def _route(path: str, methods: Mapping[str, AnyOperation], deps: Deps) -> Route:
         method = "GET" if request.method == "HEAD" else request.method
         return await answer(methods[method], deps, request)
 
-    return Route(path.replace("{pod_id}", "{pod_id:segment}"), _guarded(endpoint), methods=list(methods))
+    return Route(path.replace("_id}", "_id:segment}"), _guarded(endpoint), methods=list(methods))
 
 
 def _openapi() -> Endpoint:

@@ -1,26 +1,25 @@
 """From an HTTP request to a handler's call and back: token, scope, query, body, answer."""
 
 import asyncio
-import re
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from api.deps import Deps
-from api.operation import AnyOperation, Call
+from api.operation import PATH_IDS, AnyOperation, Call
 from api.problems import ProblemError
-from api.wire import BODY_BYTES_MAX, POD_ID_PATTERN, FieldProblem
+from api.wire import BODY_BYTES_MAX, FieldProblem
 from state import tokens
 
 BODY_TIMEOUT_S = 10.0
 FIELD_PROBLEMS_MAX = 20
 # 'cpt_' and 43 characters; anything much longer is no token of ours and is not looked up.
 TOKEN_CHARS_MAX = 128
-POD_ID = re.compile(POD_ID_PATTERN.removeprefix("^").removesuffix("$"), re.ASCII)
+_IDS = {name: TypeAdapter[str](path_id.kind) for name, path_id in PATH_IDS.items()}
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,7 +30,7 @@ async def answer(operation: AnyOperation, deps: Deps, request: HttpRequest) -> R
     call = Call(
         deps=deps,
         actor=actor,
-        pod_id=_pod_id(request) if operation.about_pod else "",
+        target_id=_target_id(operation.id_name, request) if operation.id_name else "",
         query=_read_query(operation.query, request.query_params),
         body=await _read_body(operation.body, request) if operation.takes_body else None,
     )
@@ -55,11 +54,12 @@ async def _authorize(operation: AnyOperation, deps: Deps, request: HttpRequest) 
     return actor
 
 
-def _pod_id(request: HttpRequest) -> str:
-    pod_id: str = request.path_params["pod_id"]
-    if not POD_ID.fullmatch(pod_id):
-        raise ProblemError("pod_not_found", "What the path names does not have the shape of a pod's id.")
-    return pod_id
+def _target_id(name: str, request: HttpRequest) -> str:
+    try:
+        return _IDS[name].validate_python(request.path_params[name])
+    except ValidationError as error:
+        detail = f"What the path names does not have the shape of a {name.removesuffix('_id')}'s id."
+        raise ProblemError(PATH_IDS[name].not_found, detail) from error
 
 
 def _bearer(request: HttpRequest) -> str:

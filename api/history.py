@@ -24,18 +24,18 @@ async def list_events(call: Call[wire.EventsQuery, None]) -> Answer:
 async def list_pod_events(call: Call[wire.PodEventsQuery, None]) -> Answer:
     """One page of a pod's history."""
     query = call.query
-    await read_pod(call.deps, call.pod_id)
+    await read_pod(call.deps, call.target_id)
     found = await call.deps.run(
-        events.list_events, call.deps.db, pod_id=call.pod_id, after=query.after, limit=query.limit
+        events.list_events, call.deps.db, pod_id=call.target_id, after=query.after, limit=query.limit
     )
     return Answer(_page(found, query.limit))
 
 
 async def explain_pod(call: Call[wire.NoQuery, None]) -> Answer:
     """Why the pod is as it is, and what it waits for."""
-    status = await read_pod(call.deps, call.pod_id)
+    status = await read_pod(call.deps, call.target_id)
     newest = await call.deps.run(
-        events.list_events, call.deps.db, pod_id=call.pod_id, limit=wire.EVENTS_EXPLAINED, newest=True
+        events.list_events, call.deps.db, pod_id=call.target_id, limit=wire.EVENTS_EXPLAINED, newest=True
     )
     return Answer(views.explanation(status, newest))
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from api.operation import AnyOperation
+from api.operation import PATH_IDS, AnyOperation
 from api.problems import KINDS, MEDIA_TYPE
-from api.wire import PodId, Problem, Query
+from api.wire import Problem, Query
 
 Json = dict[str, Any]
 
@@ -85,10 +85,11 @@ def _who_may(operation: AnyOperation) -> str:
 
 
 def _path_parameters(operation: AnyOperation) -> list[Json]:
-    if not operation.about_pod:
+    name = operation.id_name
+    if name is None:
         return []
-    schema = TypeAdapter(PodId).json_schema()
-    return [{"name": "pod_id", "in": "path", "required": True, "schema": schema}]
+    schema = TypeAdapter(PATH_IDS[name].kind).json_schema()
+    return [{"name": name, "in": "path", "required": True, "schema": schema}]
 
 
 def _query_parameters(query: type[Query], schemas: Json) -> list[Json]:

@@ -1,11 +1,13 @@
 """What an operation is: one value that registers the route and describes it in the OpenAPI document."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from api.deps import Deps
 from api.problems import COMMON_CODES
+from api.values import NodeId, PodId, TokenId
 from api.wire import Query, Reply, Request, Scope
 
 Q = TypeVar("Q", bound=Query)
@@ -19,12 +21,30 @@ _TOKEN_CODES = ("token_missing", "token_refused", "scope_refused")
 
 
 @dataclass(frozen=True, slots=True)
+class PathId:
+    """An id in a path: the model's type, and the code of what has not its shape or is not there."""
+
+    kind: Any
+    not_found: str
+
+
+PATH_IDS: Mapping[str, PathId] = {
+    "pod_id": PathId(PodId, "pod_not_found"),
+    "node_id": PathId(NodeId, "node_not_found"),
+    "token_id": PathId(TokenId, "token_not_found"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Call(Generic[Q, B]):
-    """One authenticated, validated request. `actor` is who asks, for the event history."""
+    """One authenticated, validated request.
+
+    `actor` is who asks, for the event history; `target_id` is the id in the path, empty where there is none.
+    """
 
     deps: Deps
     actor: str
-    pod_id: str
+    target_id: str
     query: Q
     body: B
 
@@ -59,9 +79,10 @@ class Operation(Generic[Q, B]):
         return self.body is not type(None)
 
     @property
-    def about_pod(self) -> bool:
-        """The path names a pod."""
-        return "{pod_id}" in self.path
+    def id_name(self) -> str | None:
+        """What the id in the path is called, one of `PATH_IDS`; None when there is none."""
+        found = re.search(r"\{(\w+)\}", self.path)
+        return found[1] if found else None
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -70,7 +91,7 @@ class Operation(Generic[Q, B]):
             *(_TOKEN_CODES if self.scopes else ()),
             *(_BODY_CODES if self.takes_body else ()),
             *_FIELD_CODES,
-            *(("pod_not_found",) if self.about_pod else ()),
+            *((PATH_IDS[self.id_name].not_found,) if self.id_name else ()),
             *self.own_codes,
             *COMMON_CODES,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from api import health, history, nodes, pods, wire
+from api import health, history, nodes, pods, tokens, wire
 from api.operation import Answer, AnyOperation, Call, Method, Operation
 from api.wire import NoQuery, Query, Reply, Request, Scope
 
@@ -17,6 +17,7 @@ ANYBODY: frozenset[Scope] = frozenset()
 LOOK = frozenset({Scope.READ, Scope.ADMIN})
 LOOK_AT_PODS = LOOK | {Scope.REVPRO}
 HANDLE_PODS = frozenset({Scope.REVPRO, Scope.ADMIN})
+ADMINISTER = frozenset({Scope.ADMIN})
 
 
 def operation(
@@ -140,6 +141,46 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         LOOK,
         {200: wire.NodeList},
         "All nodes, and when they were last heard from.",
+        query=NoQuery,
+        body=NO_BODY,
+    ),
+    operation(
+        "PUT",
+        f"{PREFIX}/nodes/{{node_id}}/cordoned",
+        nodes.set_cordoned,
+        ADMINISTER,
+        {200: wire.Node},
+        "Keep new placements off a node, or let them come again. What is there stays.",
+        query=NoQuery,
+        body=wire.SetCordoned,
+    ),
+    operation(
+        "POST",
+        f"{PREFIX}/tokens",
+        tokens.create_token,
+        ADMINISTER,
+        {201: wire.CreatedToken},
+        "Make a token. It is shown this once; a second call makes a second one.",
+        query=NoQuery,
+        body=wire.CreateToken,
+    ),
+    operation(
+        "GET",
+        f"{PREFIX}/tokens",
+        tokens.list_tokens,
+        ADMINISTER,
+        {200: wire.TokenList},
+        "List tokens, also revoked ones, without the tokens themselves.",
+        query=wire.ListTokensQuery,
+        body=NO_BODY,
+    ),
+    operation(
+        "DELETE",
+        f"{PREFIX}/tokens/{{token_id}}",
+        tokens.revoke_token,
+        ADMINISTER,
+        {200: wire.Token},
+        "Revoke a token: it opens nothing from the next request on. Repeats safely.",
         query=NoQuery,
         body=NO_BODY,
     ),

@@ -53,8 +53,8 @@ async def get_pod(call: Call[wire.GetPodQuery, None]) -> Answer:
     """One pod, at once or when it is as waited for."""
     wanted = call.query.wait_for
     if wanted is None:
-        return Answer(views.pod(await read_pod(call.deps, call.pod_id)))
-    return Answer(views.pod(await _pod_when(call.deps, call.pod_id, wanted, call.query.timeout_s)))
+        return Answer(views.pod(await read_pod(call.deps, call.target_id)))
+    return Answer(views.pod(await _pod_when(call.deps, call.target_id, wanted, call.query.timeout_s)))
 
 
 async def set_desired_state(call: Call[wire.NoQuery, wire.SetDesiredState]) -> Answer:
@@ -103,7 +103,7 @@ async def _want(
         return await call.deps.run(
             pods.set_desired,
             call.deps.db,
-            call.pod_id,
+            call.target_id,
             desired,
             actor=call.actor,
             reason=reason,

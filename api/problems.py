@@ -38,6 +38,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "not_found": Kind(404, "There is nothing here", "See /api/v1/openapi.json for what there is."),
     "pod_not_found": Kind(404, "There is no such pod", "List the user's pods with GET /api/v1/pods?user=…"),
+    "node_not_found": Kind(404, "There is no such node", "List the nodes with GET /api/v1/nodes."),
+    "token_not_found": Kind(404, "There is no such token", "List the tokens with GET /api/v1/tokens."),
     "method_not_allowed": Kind(
         405, "This path does not take this method", "Use one of those in the `Allow` header."
     ),

@@ -9,6 +9,7 @@ from state.events import Event
 from state.model import Failure
 from state.nodes import NodeStatus
 from state.pods import PodStatus
+from state.tokens import TokenStatus
 
 
 def pod(status: PodStatus) -> wire.Pod:
@@ -30,16 +31,15 @@ def pod(status: PodStatus) -> wire.Pod:
         since=status.since,
         condition=status.condition,
         reason=status.reason,
-        failure=_failure(status.failure, status.generation),
+        failure=_failure(status.failure),
         archive=_archive(status),
         progress=_progress(status.progress),
         created_at=status.created_at,
     )
 
 
-def _failure(failed: Failure | None, generation: int) -> wire.Failure | None:
-    """The last failure, unless something else is wanted since."""
-    if failed is None or failed.generation != generation:
+def _failure(failed: Failure | None) -> wire.Failure | None:
+    if failed is None:
         return None
     return wire.Failure(
         verb=failed.verb,
@@ -105,6 +105,22 @@ def node(status: NodeStatus) -> wire.Node:
         pods=status.pods,
         engine_error=status.engine_error,
     )
+
+
+def token(status: TokenStatus) -> wire.Token:
+    """A token as the API shows it."""
+    return wire.Token(
+        token_id=status.id,
+        name=status.name,
+        scope=wire.Scope(status.scope),
+        created_at=status.created_at,
+        revoked_at=status.revoked_at,
+    )
+
+
+def created_token(status: TokenStatus, plaintext: str) -> wire.CreatedToken:
+    """A new token, with the token itself."""
+    return wire.CreatedToken(**dict(token(status)), token=plaintext)
 
 
 def explanation(status: PodStatus, newest: Sequence[Event]) -> wire.Explanation:

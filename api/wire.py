@@ -1,4 +1,4 @@
-"""The JSON that the API speaks: what it takes, what it gives, and which values are allowed. Pure.
+"""The JSON that the API speaks: what it takes and what it gives. Pure.
 
 Handlers, `podctl` and the OpenAPI document all use these models, so none of them can say something else.
 Requests refuse unknown fields; replies may grow new ones, so readers must ignore what they do not know.
@@ -7,99 +7,34 @@ Requests refuse unknown fields; replies may grow new ones, so readers must ignor
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
+from api.values import (
+    CpuMillis,
+    EventId,
+    Generation,
+    Image,
+    Lab,
+    Limit,
+    MemoryMib,
+    Name,
+    NodeId,
+    Pids,
+    PodId,
+    Reason,
+    TokenId,
+    TokenName,
+    User,
+    WaitSeconds,
+)
 from state.model import Desired
 
 BODY_BYTES_MAX = 64 * 1024
-# Postgres' bigint, in which generations and event ids are kept.
-BIGINT_MAX = 2**63 - 1
-PAGE_SIZE_MAX = 500
 PAGE_SIZE = 100
-WAIT_S_MAX = 25.0
 EVENTS_EXPLAINED = 20
-POD_ID_PATTERN = r"^p-[a-z2-7]{12}$"
 DEFAULT_POD_NAME = "default"
-
-User = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"),
-    Field(
-        description="Whom the pod belongs to: letters, digits and . _ @ + -, at most 128.", examples=["alice"]
-    ),
-]
-Name = Annotated[
-    str,
-    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"),
-    Field(description="Tells a user's pods apart: lower case, digits and inner dashes, at most 40."),
-]
-Lab = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"),
-    Field(description="The lab loaded into /workspaces/<lab>, at most 63 characters.", examples=["hello"]),
-]
-# Docker's own grammar of references: [host[:port]/]path[:tag][@digest], the path in lower case.
-_IMAGE = (
-    r"^([A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?(:[0-9]{1,5})?/)?"
-    r"[a-z0-9]+((\.|_|__|-{1,8})[a-z0-9]+){0,16}(/[a-z0-9]+((\.|_|__|-{1,8})[a-z0-9]+){0,16}){0,8}"
-    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$"
-)
-Image = Annotated[
-    str,
-    StringConstraints(pattern=_IMAGE, max_length=400),
-    Field(description="An image reference: [host/]path[:tag][@sha256:…].", examples=["codepods/pod:latest"]),
-]
-PodId = Annotated[
-    str,
-    StringConstraints(pattern=POD_ID_PATTERN),
-    Field(description="A pod's id, as given by the API."),
-]
-NodeId = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$"), Field(description="A node's id.")
-]
-Reason = Annotated[
-    str,
-    StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=300),
-    Field(description="Why, for the event history: one line, at most 300 characters."),
-]
-
-
-def _json_number(value: Any) -> Any:
-    """In JSON 1000.0 is an integer as 1000 is, but "1000" and true are not."""
-    if isinstance(value, str | bool):
-        raise ValueError("not a number")
-    return value
-
-
-def _query_number(value: Any) -> Any:
-    """Plain decimals: no signs, spaces or underscores, which pydantic would let pass."""
-    if isinstance(value, str) and not _QUERY_NUMBER.fullmatch(value):
-        raise ValueError("not a plain decimal number")
-    return value
-
-
-_QUERY_NUMBER = re.compile(r"[0-9]{1,19}(\.[0-9]{1,20})?(e-[0-9]{1,3})?", re.ASCII)
-
-# Bounds come first in each of these: what stands behind a validator is not in the OpenAPI document.
-JsonNumber = BeforeValidator(_json_number)
-QueryNumber = BeforeValidator(_query_number)
-CpuMillis = Annotated[
-    int,
-    Field(strict=False, ge=100, le=64_000, description="Limit of CPU time, thousandths of a core."),
-    JsonNumber,
-]
-MemoryMib = Annotated[
-    int, Field(strict=False, ge=256, le=262_144, description="Limit of memory, MiB."), JsonNumber
-]
-Pids = Annotated[
-    int, Field(strict=False, ge=256, le=32_768, description="Limit of processes and threads."), JsonNumber
-]
-Generation = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]
-Limit = Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX, description="How many to give at most."), QueryNumber]
-WaitSeconds = Annotated[float, Field(ge=0, le=WAIT_S_MAX), QueryNumber]
-EventId = Annotated[int, Field(ge=0, le=BIGINT_MAX), QueryNumber]
 
 
 class Scope(StrEnum):
@@ -170,6 +105,19 @@ class SetDesiredState(Request):
     )
 
 
+class SetCordoned(Request):
+    """Whether new placements are kept off a node."""
+
+    cordoned: bool
+
+
+class CreateToken(Request):
+    """A token for somebody, or for a program."""
+
+    name: TokenName
+    scope: Scope
+
+
 class NoQuery(Query):
     """No query parameters."""
 
@@ -180,6 +128,15 @@ class ListPodsQuery(Query):
     user: User | None = None
     after: PodId | None = Field(
         default=None, description="Give the pods after this id: `next` of the page before."
+    )
+    limit: Limit = PAGE_SIZE
+
+
+class ListTokensQuery(Query):
+    """Which tokens to list."""
+
+    after: TokenId | None = Field(
+        default=None, description="Give the tokens after this id: `next` of the page before."
     )
     limit: Limit = PAGE_SIZE
 
@@ -278,7 +235,7 @@ class OpenedPod(Reply):
     pod_id: str
     state: str
     url: str | None = Field(
-        description="The link, when the pod runs. It opens once and soon: do not keep it."
+        description="The link, when the pod runs. It opens for minutes only: do not keep it."
     )
     expires_at: datetime | None = Field(description="Until when the link opens.")
     pod: Pod
@@ -332,6 +289,29 @@ class NodeList(Reply):
     """All nodes."""
 
     nodes: list[Node]
+
+
+class Token(Reply):
+    """A token, without the token itself: that is not kept."""
+
+    token_id: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    revoked_at: datetime | None = Field(description="Since when it opens nothing any more.")
+
+
+class CreatedToken(Token):
+    """A new token."""
+
+    token: str = Field(description="The token itself. It is shown this once: keep it.")
+
+
+class TokenList(Reply):
+    """One page of tokens, in the order of their ids."""
+
+    tokens: list[Token]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class OpenStep(Reply):

@@ -104,7 +104,7 @@ def _client(environment: Environment, db: Database) -> Client:
     """The client file's token if it still opens; otherwise a new one."""
     known = Client.load(environment.layout)
     good = known is not None and tokens.authenticate(db, known.token) is not None
-    token = known.token if known and good else tokens.create_token(db, TOKEN_NAME, "admin")
+    token = known.token if known and good else tokens.create_token(db, TOKEN_NAME, "admin")[1]
     client = Client(environment.api_url, str(environment.layout.tls / "ca.crt"), token)
     client.save(environment.layout)
     return client

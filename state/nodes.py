@@ -16,9 +16,9 @@ _REGISTER = """
      WHERE n.token_hash <> excluded.token_hash
     RETURNING xmax = 0 AS new
 """
-_LIST = """
-    SELECT s.*, n.facts FROM node_status s JOIN node n USING (id) ORDER BY s.id
-"""
+_STATUS = "SELECT s.*, n.facts FROM node_status s JOIN node n USING (id)"
+_LIST = f"{_STATUS} ORDER BY s.id"
+_GET = f"{_STATUS} WHERE s.id = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,16 @@ def list_nodes(db: Database) -> list[NodeStatus]:
         return [_status(row) for row in connection.execute(_LIST)]
 
 
-def set_cordoned(db: Database, node_id: str, cordoned: bool, *, actor: str) -> None:
-    """Keep new placements off a node, or let them come again. Raises `NodeNotFound`."""
+def set_cordoned(db: Database, node_id: str, cordoned: bool, *, actor: str) -> NodeStatus:
+    """Keep new placements off a node, or let them come again; repeats safely. Raises `NodeNotFound`."""
     with db.transaction() as connection:
         act_as(connection, actor)
         done = connection.execute("UPDATE node SET cordoned = %s WHERE id = %s", (cordoned, node_id))
         if done.rowcount == 0:
             raise NodeNotFound(f"There is no node {node_id}. `podctl nodes` lists them.")
+        row = connection.execute(_GET, (node_id,)).fetchone()
+        assert row is not None
+        return _status(row)
 
 
 def _status(row: dict[str, Any]) -> NodeStatus:

@@ -7,8 +7,9 @@ import httpx
 from pydantic import ValidationError
 
 from api import wire
-from api.podctl.connection import Connection
+from api.podctl.connection import Connection, find
 from api.podctl.failing import Failed
+from api.values import PAGE_SIZE_MAX
 from state.model import Desired
 
 TIMEOUT_S = 15.0
@@ -54,7 +55,7 @@ class Client:
         found: list[wire.Pod] = []
         after: str | None = None
         while len(found) < limit:
-            params = {"user": user, "after": after, "limit": min(limit - len(found), wire.PAGE_SIZE_MAX)}
+            params = {"user": user, "after": after, "limit": min(limit - len(found), PAGE_SIZE_MAX)}
             page = self._call(wire.PodList, "GET", "pods", params=params)
             found += page.pods
             after = page.next
@@ -79,6 +80,31 @@ class Client:
     def nodes(self) -> list[wire.Node]:
         """All nodes."""
         return self._call(wire.NodeList, "GET", "nodes").nodes
+
+    def cordon(self, node_id: str, cordoned: bool) -> wire.Node:
+        """Keep new placements off a node, or let them come again."""
+        path = f"nodes/{quote(node_id, safe='')}/cordoned"
+        return self._call(wire.Node, "PUT", path, json={"cordoned": cordoned})
+
+    def create_token(self, name: str, scope: wire.Scope) -> wire.CreatedToken:
+        """A new token, shown this once."""
+        return self._call(wire.CreatedToken, "POST", "tokens", json={"name": name, "scope": scope})
+
+    def tokens(self) -> list[wire.Token]:
+        """All tokens."""
+        found: list[wire.Token] = []
+        after: str | None = None
+        while True:
+            params = {"after": after, "limit": PAGE_SIZE_MAX}
+            page = self._call(wire.TokenList, "GET", "tokens", params=params)
+            found += page.tokens
+            after = page.next
+            if after is None:
+                return found
+
+    def revoke_token(self, token_id: str) -> wire.Token:
+        """End a token."""
+        return self._call(wire.Token, "DELETE", f"tokens/{quote(token_id, safe='')}")
 
     def _call(
         self,
@@ -109,6 +135,11 @@ class Client:
                 f"What answers at {self._url} is not this version's codepods API.",
                 "Check CODEPODS_URL.",
             ) from error
+
+
+def connect() -> Client:
+    """A client of the API that the environment names, or of the local installation. Raises `Failed`."""
+    return Client(find())
 
 
 def _pod(pod_id: str) -> str:

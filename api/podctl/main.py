@@ -8,10 +8,12 @@ import typer
 from rich.console import Console
 
 from api import wire
-from api.podctl import connection, local, show, waiting
-from api.podctl.client import Client
+from api.podctl import local, operators, show, waiting
+from api.podctl.client import connect
 from api.podctl.failing import told
+from api.podctl.operators import Json
 from api.podctl.pods import find_pod
+from api.values import PAGE_SIZE_MAX
 from state.model import Desired
 
 app = typer.Typer(
@@ -27,16 +29,11 @@ Wait = Annotated[
     bool, typer.Option("--wait", help="Wait until it is so, showing progress on standard error.")
 ]
 Timeout = Annotated[float, typer.Option(min=0, max=86_400, help="How long --wait waits at most, seconds.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 Reason = Annotated[str | None, typer.Option(help="Why, for the event history.")]
 User = Annotated[str | None, typer.Option(help="Whose.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
 
 TIMEOUT_S = 120.0
-
-
-def _client() -> Client:
-    return Client(connection.find())
 
 
 def _version(wanted: bool) -> None:
@@ -81,7 +78,7 @@ def open_(
     if pod is not None and asked:
         raise typer.BadParameter("an existing POD is opened as it is; leave out " + ", ".join(asked))
     with told(as_json=json):
-        client = _client()
+        client = connect()
         pod_id = find_pod(client, pod) if pod else client.create({"user": user, **asked}).pod_id
         opened = client.open(pod_id)
         if wait and opened.url is None:
@@ -103,7 +100,7 @@ def _show_opened(opened: wire.OpenedPod, *, as_json: bool) -> None:
 def list_(user: User = None, limit: Limit = 1000, json: Json = False) -> None:
     """List pods."""
     with told(as_json=json):
-        found = _client().pods(user, limit)
+        found = connect().pods(user, limit)
         show.as_json(found) if json else show.pods(found)
 
 
@@ -111,7 +108,7 @@ def list_(user: User = None, limit: Limit = 1000, json: Json = False) -> None:
 def get(pod: Pod, json: Json = False) -> None:
     """Show all about a pod."""
     with told(as_json=json):
-        client = _client()
+        client = connect()
         found = client.get(find_pod(client, pod))
         show.as_json(found) if json else show.pod(found)
 
@@ -157,7 +154,7 @@ def delete(
 
 def _want(ref: str, wanted: Desired, reason: str | None, timeout_s: float | None, json: bool) -> None:
     with told(as_json=json):
-        client = _client()
+        client = connect()
         pod = client.set_desired(find_pod(client, ref), wanted, reason)
         if timeout_s is not None:
             with waiting.shown(Console(stderr=True)) as progress:
@@ -169,7 +166,7 @@ def _want(ref: str, wanted: Desired, reason: str | None, timeout_s: float | None
 def explain(pod: Pod, json: Json = False) -> None:
     """Say why a pod is as it is, and what it waits for."""
     with told(as_json=json):
-        client = _client()
+        client = connect()
         found = client.explain(find_pod(client, pod))
         show.as_json(found) if json else show.explanation(found)
 
@@ -180,29 +177,20 @@ def events(
     user: User = None,
     node: Annotated[str | None, typer.Option(help="Of this node only.")] = None,
     after: Annotated[int, typer.Option(min=0, help="Only events after this number.")] = 0,
-    limit: Annotated[
-        int, typer.Option(min=1, max=wire.PAGE_SIZE_MAX, help="How many at most.")
-    ] = wire.PAGE_SIZE,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE_SIZE_MAX, help="How many at most.")] = wire.PAGE_SIZE,
     json: Json = False,
 ) -> None:
     """Show the history, oldest first."""
     if pod and (user or node):
         raise typer.BadParameter("give POD, or --user and --node")
     with told(as_json=json):
-        client = _client()
+        client = connect()
         params = {"user": user, "node": node, "after": after, "limit": limit}
         found = client.events(find_pod(client, pod) if pod else None, params)
         show.as_json(found) if json else show.events(found)
 
 
-@app.command()
-def nodes(json: Json = False) -> None:
-    """Show the nodes."""
-    with told(as_json=json):
-        found = _client().nodes()
-        show.as_json(found) if json else show.nodes(found)
-
-
+operators.register(app)
 local.register(app)
 
 

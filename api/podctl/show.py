@@ -108,6 +108,15 @@ def nodes(found: Iterable[wire.Node]) -> None:
     _table(("NODE", "IS", "HEARD", "CORDONED", "CPUS", "MEMORY MIB", "PODS", "ENGINE"), rows)
 
 
+def tokens(found: Iterable[wire.Token]) -> None:
+    """Print tokens as a table."""
+    rows = (
+        (token.token_id, token.name, token.scope, ago(token.created_at), ago(token.revoked_at))
+        for token in found
+    )
+    _table(("ID", "NAME", "SCOPE", "MADE", "REVOKED"), rows)
+
+
 def ago(moment: datetime | None) -> str:
     """How long since, in the largest unit that fits."""
     if moment is None:

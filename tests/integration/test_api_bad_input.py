@@ -18,6 +18,8 @@ def body(**fields: Any) -> bytes:
 
 CREATE = ("POST", "/api/v1/pods")
 DESIRE = ("PUT", f"/api/v1/pods/{POD}/desired-state")
+TOKEN = ("POST", "/api/v1/tokens")
+CORDON = ("PUT", "/api/v1/nodes/node-1/cordoned")
 
 BODIES = [
     (*CREATE, b"", "malformed_json"),
@@ -42,6 +44,10 @@ BODIES = [
     (*CREATE, body(user="alice\x00"), "invalid_field"),
     (*CREATE, body(user="a" * 10_240), "invalid_field"),
     (*CREATE, body(user="a" * 70_000), "body_too_large"),
+    (*TOKEN, b'{"name": "revpro", "scope": "root"}', "invalid_field"),
+    (*TOKEN, b'{"name": "two words", "scope": "read"}', "invalid_field"),
+    (*TOKEN, b'{"name": "revpro"}', "invalid_field"),
+    (*CORDON, b'{"cordoned": "yes"}', "invalid_field"),
     (*CREATE, body(name="Hello"), "invalid_field"),
     (*CREATE, body(name="-"), "invalid_field"),
     (*CREATE, body(name="a" * 41), "invalid_field"),
@@ -124,7 +130,7 @@ def check_problem(response: Any, code: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("method", "path", "sent", "code"), BODIES)
 def test_bad_bodies_are_refused(api: ApiServer, method: str, path: str, sent: bytes, code: str) -> None:
     """A body that is not what the operation takes is refused with the code that says how."""
-    with api.client("revpro") as client:
+    with api.client("admin") as client:
         response = client.request(method, path, content=sent, headers=JSON)
 
     check_problem(response, code)

@@ -198,10 +198,57 @@ def test_looking_prints_one_json_value(podctl: Podctl, node: NodeHand) -> None:
     assert "no image named" in podctl("explain", pod_id).out
 
 
+def test_an_operator_gives_a_platform_its_token_and_takes_it_back(podctl: Podctl, api: ApiServer) -> None:
+    """`token create` prints the token alone, this once; after `token revoke` it opens nothing."""
+    made = podctl("token", "create", "revpro", "--scope", "revpro")
+    platform = Podctl(api)
+    platform.environ["CODEPODS_TOKEN"] = made.out.strip()
+    assert platform("open", "--user", "learner").code == 0
+
+    listed = podctl("token", "list", "--json")
+    (token,) = [one for one in listed.json if one["name"] == "revpro"]
+    assert made.out.strip() not in listed.out
+    revoked = podctl("token", "revoke", token["token_id"])
+    refused = platform("open", "--user", "learner", "--json")
+
+    assert (revoked.code, token["scope"]) == (0, "revpro")
+    assert (refused.code, refused.json["code"]) == (1, "token_refused")
+    assert podctl("token", "revoke", "t-aaaaaaaaaaaa", "--json").json["code"] == "token_not_found"
+
+
+def test_a_node_is_cordoned_and_uncordoned(podctl: Podctl, node: NodeHand) -> None:
+    """Each leaves an event with who did it; `nodes` goes on listing."""
+    cordoned = podctl("nodes", "cordon", node.node_id, "--json")
+    again = podctl("nodes", "cordon", node.node_id)
+    back = podctl("nodes", "uncordon", node.node_id, "--json")
+    events = podctl("events", "--node", node.node_id, "--json").json
+
+    assert (cordoned.json["cordoned"], again.code, back.json["cordoned"]) == (True, 0, False)
+    assert [(event["actor"], event["to_value"]) for event in events if event["kind"] == "cordoned"] == [
+        ("api:test-admin", "true"),
+        ("api:test-admin", "false"),
+    ]
+    assert node.node_id in podctl("nodes").out
+    assert podctl("nodes", "cordon", "node-none", "--json").json["code"] == "node_not_found"
+
+
+def test_without_a_command_there_is_help(podctl: Podctl) -> None:
+    """`podctl` alone says what it can do."""
+    ran = podctl()
+
+    assert ran.code in (0, 2)
+    assert "Usage:" in ran.out + ran.err
+    assert "explain" in ran.out + ran.err
+
+
 @pytest.mark.parametrize(
     "args",
     [
         ("opne",),
+        ("nodes", "drain"),
+        ("nodes", "cordon"),
+        ("token", "create", "revpro"),
+        ("token", "create", "revpro", "--scope", "root"),
         ("open",),
         ("open", "p-aaaaaaaaaaaa", "--user", "alice"),
         ("open", "alice/x", "--image", "debian:12"),

@@ -58,7 +58,7 @@ def test_a_stop_lets_waiting_requests_go(database_url: str, tmp_path: Path, free
     keyring = tmp_path / "keyring.json"
     Keyring.new().save(keyring)
     db = Database(database_url, "api")
-    token = tokens.create_token(db, "stopper", "revpro")
+    _, token = tokens.create_token(db, "stopper", "revpro")
     settings = {
         "CODEPODS_DATABASE_URL": database_url,
         "CODEPODS_KEYRING": str(keyring),

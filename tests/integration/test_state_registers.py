@@ -69,7 +69,7 @@ def test_cordoning_leaves_an_event(db: Database) -> None:
 
 def test_a_token_opens_until_it_is_revoked(db: Database) -> None:
     """It has 256 random bits, is shown once, and is kept as a hash."""
-    plaintext = tokens.create_token(db, "revpro", "revpro")
+    made, plaintext = tokens.create_token(db, "revpro", "revpro", actor="api:olga")
     token = tokens.authenticate(db, plaintext)
 
     assert token is not None
@@ -78,9 +78,25 @@ def test_a_token_opens_until_it_is_revoked(db: Database) -> None:
         row = connection.execute("SELECT api_token::text AS row FROM api_token").fetchone()
     assert row is not None
     assert plaintext not in row["row"]
-    assert tokens.revoke(db, token.id)
+    assert made.id == token.id
+    revoked = tokens.revoke(db, token.id, actor="api:olga")
+    assert revoked.revoked_at is not None
     assert tokens.authenticate(db, plaintext) is None
-    assert not tokens.revoke(db, token.id)
+    assert tokens.revoke(db, token.id) == revoked
+    assert tokens.list_tokens(db) == [revoked]
+    told = [(event.actor, event.to_value) for event in events.list_events(db)]
+    assert told == [("api:olga", "created"), ("api:olga", "revoked")]
+
+
+def test_tokens_are_listed_in_pages(db: Database) -> None:
+    """All of them once, revoked ones too; and one that never was cannot be revoked."""
+    made = sorted(tokens.create_token(db, "revpro", "revpro")[0].id for _ in range(3))
+    first = tokens.list_tokens(db, limit=2)
+    rest = tokens.list_tokens(db, after=first[-1].id, limit=2)
+
+    assert [token.id for token in (*first, *rest)] == made
+    with pytest.raises(tokens.TokenNotFound, match="No token has the id t-aaaaaaaaaaaa"):
+        tokens.revoke(db, "t-aaaaaaaaaaaa")
 
 
 @pytest.mark.parametrize("wrong", ["", "cpt_", "cpt_" + "x" * 43, "x" * 10_000, "cpt_ä", "' OR true --"])

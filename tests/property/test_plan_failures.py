@@ -38,7 +38,7 @@ def _world(workspace: WorkspaceView) -> World:
 @settings(max_examples=100, deadline=None)
 @given(draw_worlds())
 def test_a_workspace_whose_failure_is_older_than_a_wish_is_planned_as_if_it_had_none(world: World) -> None:
-    """Whatever else is true of it; and one that failed after the newest wish is asked for nothing till its time."""
+    """And one that failed since the newest wish is asked for nothing until its time."""
     failure = replace(FAILED, failed_at=NOW - AN_INSTANT)
     asked = tuple(replace(w, failure=failure, wished_at=NOW) for w in world.workspaces)
     failed = tuple(replace(w, wished_at=failure.failed_at) for w in asked)

@@ -44,7 +44,7 @@ class ApiServer:
         Keyring.new().save(keyring)
         values = {"database_url": SecretStr(database_url), "keyring": keyring, **settings}
         with_tokens = Database(database_url, "api", pool_size=1)
-        made = {scope: tokens.create_token(with_tokens, f"test-{scope}", scope) for scope in SCOPES}
+        made = {scope: tokens.create_token(with_tokens, f"test-{scope}", scope)[1] for scope in SCOPES}
         with_tokens.close()
         return cls(database_url, ApiSettings.model_validate(values), made)
 

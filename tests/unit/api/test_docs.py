@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import typer
+
 from api.operations import OPERATIONS
 from api.podctl.main import app
 from api.settings import ApiSettings
@@ -40,6 +42,14 @@ def test_every_operation_is_documented_with_its_scopes() -> None:
 def test_every_command_is_documented() -> None:
     """docs/podctl.md names each command of podctl."""
     text = (DOCS / "podctl.md").read_text()
-    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    names = _names(app) | {group.name or "" for group in app.registered_groups}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        names |= {f"{group.name} {name}" for name in _names(group.typer_instance)}
 
     assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def _names(commands: typer.Typer) -> set[str]:
+    registered = commands.registered_commands
+    return {command.name or getattr(command.callback, "__name__", "") for command in registered}

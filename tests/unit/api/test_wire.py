@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from api import wire
+from api import values, wire
 from state import ids
 
 PATTERNS = (
-    (wire.User, ids.USER_ID_PATTERN),
-    (wire.Name, ids.POD_NAME_PATTERN),
-    (wire.Lab, ids.LAB_PATTERN),
-    (wire.Image, ids.IMAGE_PATTERN),
-    (wire.PodId, ids.POD_ID_PATTERN),
-    (wire.NodeId, ids.NODE_ID_PATTERN),
+    (values.User, ids.USER_ID_PATTERN),
+    (values.Name, ids.POD_NAME_PATTERN),
+    (values.Lab, ids.LAB_PATTERN),
+    (values.Image, ids.IMAGE_PATTERN),
+    (values.PodId, ids.POD_ID_PATTERN),
+    (values.NodeId, ids.NODE_ID_PATTERN),
 )
 
 
@@ -41,7 +41,7 @@ def test_the_database_takes_whatever_the_api_takes(kind: object, pattern: str, d
 @given(st.text(max_size=80))
 def test_names_made_from_labs_are_names(lab: str) -> None:
     """Whatever a lab is called, the pod's name that follows from it is allowed."""
-    assert _accepts(wire.Name, wire.name_for_lab(lab))
+    assert _accepts(values.Name, wire.name_for_lab(lab))
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_names_made_from_labs_are_names(lab: str) -> None:
 )  # fmt: skip
 def test_user_ids_with_tricks_are_refused(user: str) -> None:
     """Nothing that could leave a path, a shell word, or a header, or look like another user, is one."""
-    assert not _accepts(wire.User, user)
+    assert not _accepts(values.User, user)
 
 
 @pytest.mark.parametrize("user", ["alice", "a", "A1", "alice@example.org", "7f9c-4a", "a.b_c+d-e", "a" * 128])
 def test_ordinary_user_ids_are_taken(user: str) -> None:
     """Account names, e-mail addresses and UUIDs are user ids."""
-    assert _accepts(wire.User, user)
+    assert _accepts(values.User, user)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_ordinary_user_ids_are_taken(user: str) -> None:
 )  # fmt: skip
 def test_image_references_are_taken(image: str) -> None:
     """Every form of reference that Docker pulls by is taken."""
-    assert _accepts(wire.Image, image)
+    assert _accepts(values.Image, image)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_image_references_are_taken(image: str) -> None:
 )
 def test_what_is_no_image_reference_is_refused(image: str) -> None:
     """What Docker could not pull, or would read as an option, is refused."""
-    assert not _accepts(wire.Image, image)
+    assert not _accepts(values.Image, image)
 
 
 @pytest.mark.parametrize(
