@@ -1,6 +1,7 @@
 """What people see: the first pod's link, hints, one line for each event, the table of `status`."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,10 +28,10 @@ def show_first_pod(console: Console, progress: Progress, environment: Environmen
         raise ProblemError(f"{environment.layout.client} cannot be read: make down && make up")
     lab = FIRST_LAB if (SAMPLE_LABS / FIRST_LAB).is_dir() else None
     with progress.step("A first pod") as detail:
-        url = ""
+        url, expires_at = "", ""
         deadline = time.monotonic() + FIRST_POD_TIMEOUT_S
         for opened in opening(client, create_or_find_pod(client, FIRST_USER, lab)):
-            url = opened["url"] or ""
+            url, expires_at = opened["url"] or "", opened["expires_at"] or ""
             detail(_how_far(opened))
             progress.tick()
             if not url and time.monotonic() > deadline:
@@ -39,6 +40,14 @@ def show_first_pod(console: Console, progress: Progress, environment: Environmen
                 )
     # The link alone on its line: it is there to be copied.
     console.print(f"\n  {escape(url)}\n")
+    left = datetime.fromisoformat(expires_at) - datetime.now(UTC)
+    console.print(f"  The link opens for {minutes(left)}; whoever has it is in, so keep it to yourself.\n")
+
+
+def minutes(left: timedelta) -> str:
+    """How long in words: the nearest minute, and at least one."""
+    count = max(1, round(left / timedelta(minutes=1)))
+    return "1 minute" if count == 1 else f"{count} minutes"
 
 
 def _how_far(opened: Entry) -> str:
@@ -61,7 +70,7 @@ def show_hints(console: Console, environment: Environment, took_s: float, *, det
         ("logs", str(layout.log)),
         ("stop, keep the data", "make down" if detached else "Ctrl-C"),
     )
-    console.print(f"  Up in {took_s:.1f} s. The link opens once, within minutes.\n")
+    console.print(f"  Up in {took_s:.1f} s.\n")
     for what, how in rows:
         console.print(f"  [dim]{what:<24}[/]{escape(how)}")
 

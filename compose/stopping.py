@@ -1,5 +1,6 @@
 """Ending an installation: in order where its supervisor lives, by pid files where it was killed."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from compose.lock import SUPERVISOR, is_running
 from compose.problems import ProblemError
 from compose.processes import ProcessId, end_session, wait_until
 from compose.progress import Progress
+from node_agent.errors import StepError
 from node_agent.firewall import Firewall, rules_for
 
 # All programs' own time-outs in a row, and the pods' grace.
@@ -67,10 +69,16 @@ def remove(layout: Layout, installation: Installation, progress: Progress) -> No
     """Remove for good what this installation has in the engine, in the firewall and on the disk."""
     with progress.step("Removing containers, volumes and networks") as detail:
         remove_everything(installation.node_ids, detail)
-    for node_id in installation.node_ids:
-        Firewall(rules_for(node_id, (), ())).remove()
+    _remove_firewalls(installation)
     with progress.step("Removing files"):
         _remove_files(layout)
+
+
+def _remove_firewalls(installation: Installation) -> None:
+    """Where the engine's chain is gone, ours hang on nothing: no packet comes to them."""
+    for node_id in installation.node_ids:
+        with contextlib.suppress(StepError):
+            Firewall(rules_for(node_id, (), ())).remove()
 
 
 def _remove_files(layout: Layout) -> None:

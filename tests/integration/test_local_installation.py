@@ -59,11 +59,13 @@ def _firewall() -> str:
 
 
 def test_a_second_up_says_so_and_prints_a_fresh_link(installation: LocalInstallation) -> None:
-    """Links open once: who lost theirs runs it again, and nothing is started twice."""
+    """Links open for minutes: who comes later runs it again, and nothing is started twice."""
     supervisor = _process(installation.home, "supervisor")
 
-    links = [LINK.search(installation.run("up", "--detach").stdout) for _ in range(2)]
+    shown = [installation.run("up", "--detach").stdout for _ in range(2)]
+    links = [LINK.search(one) for one in shown]
 
+    assert all("The link opens for 5 minutes" in one for one in shown)
     assert None not in links
     assert len({link[0] for link in links if link}) == 2
     assert _process(installation.home, "supervisor") == supervisor
