@@ -365,4 +365,5 @@ def desk_of(server: EmbeddedPostgres) -> str | None:
     with psycopg.connect(server.superuser_url) as connection:
         row = connection.execute("SELECT to_regclass('codepods_admin.pod')::text").fetchone()
     assert row is not None
-    return row[0]
+    name: str | None = row[0]
+    return name

@@ -107,7 +107,7 @@ def attempt(connection: Connection, program: str, change: str) -> None:
     try:
         with connection.transaction():
             connection.execute("SELECT set_config('codepods.program', %s, true)", (program,))
-            connection.execute(f"UPDATE pod SET {change}")  # type: ignore[arg-type]
+            connection.execute(f"UPDATE pod SET {change}")
     except psycopg.Error:
         return
 

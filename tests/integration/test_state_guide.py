@@ -26,13 +26,13 @@ def admin(one_pod: Database, admin_url: str) -> Iterator[Connection]:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_of_the_guide_run(admin: Connection, example: str) -> None:
     """What docs/sql.md shows for looking and editing works as it stands, for an admin."""
-    admin.execute(example)  # type: ignore[arg-type]
+    admin.execute(example)
 
 
 def test_the_guide_names_the_columns_of_the_views(admin: Connection) -> None:
     """All of them, in their order."""
     for view in ("pod_status", "node_status"):
-        columns = admin.execute(f"SELECT * FROM {view} LIMIT 0").description or []  # type: ignore[arg-type]
+        columns = admin.execute(f"SELECT * FROM {view} LIMIT 0").description or []
         listed = ", ".join(f"`{column.name}`" for column in columns)
 
         assert f"| `{view}` |" in GUIDE

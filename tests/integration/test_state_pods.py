@@ -213,7 +213,7 @@ def fail(db: Database, table: str, **changes: Any) -> None:
     }
     value = Jsonb(failure_to_json(Failure(**{**failed, **changes})))
     with db.transaction() as connection:
-        connection.execute(f"UPDATE {table} SET failure = %s", (value,))  # type: ignore[arg-type]
+        connection.execute(f"UPDATE {table} SET failure = %s", (value,))
 
 
 @pytest.mark.parametrize("table", ["pod", "workspace"])
@@ -284,7 +284,7 @@ def test_a_workspace_that_failed_is_told_by_the_pods_that_wait_for_it(db: Databa
 def test_pages_of_pods_follow_each_other(db: Database) -> None:
     """Every pod is on one page, in the order of ids; a user's list has the user's pods."""
     made = sorted(opened(db, user_id=f"user-{number % 2}", name=f"pod-{number}")[0].id for number in range(7))
-    pages = []
+    pages: list[str] = []
     while page := pods.list_pods(db, after=pages[-1] if pages else None, limit=3):
         assert len(page) <= 3
         pages += [status.id for status in page]
@@ -330,7 +330,7 @@ def test_there_is_access_only_while_the_right_node_sees_it_running(placed: Datab
         "UPDATE pod_observed SET state = 'running', epoch = 0",
     ):
         with placed.transaction() as connection:
-            connection.execute(change)  # type: ignore[arg-type]
+            connection.execute(change)
         assert pods.access_of(placed, POD) is None
 
 

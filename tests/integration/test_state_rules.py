@@ -89,7 +89,7 @@ def test_a_user_has_one_pod_of_a_name_that_is_not_deleted(one_pod: Database) -> 
         """
         assert refusal(connection, again).constraint_name == "pod_one_per_name"
         connection.execute("UPDATE pod SET desired_state = 'deleted'")
-        connection.execute(again)  # type: ignore[arg-type]
+        connection.execute(again)
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

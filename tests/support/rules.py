@@ -36,7 +36,7 @@ def person(one_pod: Database, database_url: str) -> Iterator[Connection]:
 def refusal(connection: Connection, statement: str) -> psycopg.errors.Diagnostic:
     """How the database refuses a statement. What came before in the transaction stays."""
     with pytest.raises(psycopg.Error) as caught, connection.transaction():
-        connection.execute(statement)  # type: ignore[arg-type]
+        connection.execute(statement)
     return caught.value.diag
 
 
