@@ -8,8 +8,12 @@ from api.links import Link
 from state.events import Event
 from state.model import Failure
 from state.nodes import NodeStatus
+from state.plan import Condition
 from state.pods import PodStatus
 from state.tokens import TokenStatus
+
+# What holds up everything on a node, whatever else is said of the pod.
+_NODE_TROUBLE = (Condition.NODE_SILENT, Condition.ENGINE_AWAY)
 
 
 def pod(status: PodStatus) -> wire.Pod:
@@ -133,6 +137,8 @@ def explanation(status: PodStatus, newest: Sequence[Event]) -> wire.Explanation:
 
 def waiting_for(shown: wire.Pod) -> str:
     """What the pod waits for, in a sentence."""
+    if shown.condition in _NODE_TROUBLE and shown.reason:
+        return _sentence(shown.reason)
     if shown.settled:
         return f"Nothing: {shown.reason or 'it is as wanted'}."
     if shown.failure is not None:
@@ -140,7 +146,11 @@ def waiting_for(shown: wire.Pod) -> str:
         return f"{who}: {shown.failure.message}"
     if shown.reason is None or shown.condition == "settled":
         return "The reconciler to look at what is wanted now."
-    return f"{shown.reason[:1].upper()}{shown.reason[1:]}."
+    return _sentence(shown.reason)
+
+
+def _sentence(reason: str) -> str:
+    return f"{reason[:1].upper()}{reason[1:]}" + ("" if reason.endswith(".") else ".")
 
 
 def _step(status: PodStatus) -> wire.OpenStep | None:

@@ -1,6 +1,7 @@
 """What this machine must have before anything is started, and what its owner should know."""
 
 import json
+import os
 
 from compose.containers import docker
 from compose.environment import Environment
@@ -15,7 +16,8 @@ def check(environment: Environment) -> None:
     try:
         docker("version", "--format", "{{.Server.Version}}")
     except ProblemError as error:
-        raise ProblemError(f"No Docker engine answers. {error} Start it, or set DOCKER_HOST.") from error
+        what_to_do = "correct DOCKER_HOST" if os.environ.get("DOCKER_HOST") else "set DOCKER_HOST"
+        raise ProblemError(f"No Docker engine answers. {error} Start it, or {what_to_do}.") from error
     try:
         find_nginx()
     except NginxConfigError as error:

@@ -278,6 +278,7 @@ class Agent:
         """The engine's events only say: look sooner (LAW 1)."""
         backoff_s = BACKOFF_FIRST_S
         while not self._stopping.is_set():
+            self.report_soon()  # it may just have gone, or come back
             try:
                 for _ in self._parts.runtime.changes():
                     backoff_s = BACKOFF_FIRST_S

@@ -62,6 +62,8 @@ class Facts:
     node_silent: bool
     now: datetime
     limits: Limits
+    # Why the node's agent cannot see what is on it.
+    engine_error: str | None = None
 
     @property
     def state(self) -> Observed:
@@ -120,6 +122,14 @@ def _why_silent(facts: Facts) -> str:
     )
 
 
+def _why_engine_away(facts: Facts) -> str:
+    node = facts.workspace.placement.node_id if facts.workspace.placement else "its node"
+    return (
+        f"the agent of {node} cannot see its containers, so nothing is concluded and nothing is done there:"
+        f" {facts.engine_error}"
+    )
+
+
 def _why_failed(facts: Facts) -> str:
     failure = facts.failure
     assert failure is not None
@@ -157,6 +167,7 @@ def _settled_reason(facts: Facts) -> str:
 
 RULES: tuple[Rule, ...] = (
     Rule(Condition.NODE_SILENT, lambda f: f.workspace.placement is not None and f.node_silent, _why_silent),
+    Rule(Condition.ENGINE_AWAY, lambda f: f.engine_error is not None, _why_engine_away),
     Rule(Condition.BUSY, lambda f: f.pod.open_action is not None, _why_busy),
     Rule(Condition.PARKED, lambda f: f.failure is not None and f.failure.permanent, _why_failed),
     Rule(Condition.BACKING_OFF, lambda f: f.failure is not None, _why_failed),

@@ -1,6 +1,6 @@
 """Which node a user's workspace goes to: the one with the largest share of room left. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from state.model import RESERVED_PER_POD, NodeView, Resources
@@ -23,10 +23,24 @@ def _room_share(node: NodeView, wanted: Resources) -> float:
 
 
 def choose_node(nodes: Iterable[NodeView], pods: int) -> NodeView | None:
-    """The best of `nodes` (live, not cordoned) for a user with so many pods, or None when none has room."""
+    """The best of the live `nodes` for a user with so many pods, or None when none has room.
+
+    Never one that is cordoned, or whose engine does not answer.
+    """
     wanted = reservation(pods)
-    fitting = [node for node in nodes if not node.cordoned and _room_share(node, wanted) >= 0]
+    open_to_all = [node for node in nodes if not node.cordoned and node.engine_error is None]
+    fitting = [node for node in open_to_all if _room_share(node, wanted) >= 0]
     return max(fitting, key=lambda node: (_room_share(node, wanted), node.id), default=None)
+
+
+def why_no_room(live: Sequence[NodeView]) -> str:
+    """What somebody who cannot be placed waits for, in words for people."""
+    if not live:
+        return "no node is there; it starts when one joins"
+    errors = [f"{node.id}: {node.engine_error}" for node in live if node.engine_error is not None]
+    if len(errors) == len(live):
+        return f"the container engine of no node answers; {errors[0]}"
+    return f"none of {len(live)} live nodes has room; it starts when pods are archived or a node joins"
 
 
 def with_reserved(node: NodeView, pods: int) -> NodeView:

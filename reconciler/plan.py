@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from reconciler.classify import WANTED_VERBS, Facts, active_workspace_failure, classify, is_silent
-from reconciler.placement import choose_node, with_reserved
+from reconciler.placement import choose_node, why_no_room, with_reserved
 from state.model import (
     WITHDRAWING_VERBS,
     ArchiveRef,
@@ -142,9 +142,13 @@ def _plan_workspace(this_pass: _Pass, workspace: WorkspaceView) -> None:
     silent = is_silent(
         this_pass.nodes.get(node_id), this_pass.world.leading_since, this_pass.now, this_pass.limits
     )
-    all_facts = [Facts(pod, workspace, silent, this_pass.now, this_pass.limits) for pod in workspace.pods]
+    node = this_pass.nodes.get(node_id)
+    engine_error = node.engine_error if node and not silent else None
+    all_facts = [
+        Facts(pod, workspace, silent, this_pass.now, this_pass.limits, engine_error) for pod in workspace.pods
+    ]
     placed = workspace.placement is not None or _place(this_pass, workspace, all_facts)
-    if workspace.placement is not None and not silent:
+    if workspace.placement is not None and not silent and engine_error is None:
         _plan_volume(this_pass, workspace, all_facts)
     for facts in all_facts:
         this_pass.decisions.append(_plan_pod(this_pass, facts, placed))
@@ -279,12 +283,7 @@ def _take_back_pod_step(this_pass: _Pass, facts: Facts) -> None:
 def _placement_outcome(this_pass: _Pass, placed: bool) -> tuple[Condition, str]:
     if placed:
         return Condition.NEEDS_PLACEMENT, "being placed on a node"
-    live = len(this_pass.live_nodes())
-    return Condition.WAITING_FOR_CAPACITY, (
-        f"none of {live} live nodes has room; it starts when pods are archived or a node joins"
-        if live
-        else "no node is there; it starts when one joins"
-    )
+    return Condition.WAITING_FOR_CAPACITY, why_no_room(this_pass.live_nodes())
 
 
 def _workspace_outcome(this_pass: _Pass, facts: Facts) -> tuple[Condition, str]:
@@ -324,6 +323,7 @@ _FIXED_RETRIES: dict[Condition, timedelta] = {
     Condition.WAITING_FOR_CAPACITY: CAPACITY_RETRY,
     Condition.IN_TRANSIT: TRANSIT_RETRY,
     Condition.NODE_SILENT: SILENT_RETRY,
+    Condition.ENGINE_AWAY: SILENT_RETRY,
     Condition.WITHHELD: SILENT_RETRY,
 }
 

@@ -208,7 +208,10 @@ class WorkspaceView:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node with what it has, what is placed on it, and when it was last heard (by our clock)."""
+    """One node with what it has, what is placed on it, and when it was last heard (by our clock).
+
+    `engine_error` is why its agent cannot see what is on it; None while it can.
+    """
 
     id: str
     last_seen_at: datetime | None
@@ -217,6 +220,7 @@ class NodeView:
     reserved: Resources = Resources(cpu_millis=0, memory_mib=0, pids=0)
     open_starts: int = 0
     open_actions: int = 0
+    engine_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

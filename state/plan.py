@@ -18,6 +18,7 @@ class Condition(StrEnum):
     SETTLED = "settled"
     BUSY = "busy"
     NODE_SILENT = "node_silent"
+    ENGINE_AWAY = "engine_away"
     PARKED = "parked"
     BACKING_OFF = "backing_off"
     WAITING_FOR_CAPACITY = "waiting_for_capacity"

@@ -19,12 +19,14 @@ from state.model import Limits, Verb
 from state.observed import Comparison, Exit, Known, Oddity, compare
 from state.results import EXITED, Judge, apply_progress, apply_results, known_failure, open_actions
 from state.rows import failure_to_json
+from state.silence import wake_users_of
 from state.wire import Report, StepDone, SyncRequest
 
 # Earlier boots of an agent whose late reports are recognised.
 FORMER_BOOTS_MAX = 16
 
 _LEASE = f"""
+    WITH before AS (SELECT engine_error FROM node_lease WHERE node_id = %(node)s)
     INSERT INTO node_lease AS l (node_id, boot_id, sequence, last_seen_at, engine_error)
     VALUES (%(node)s, %(boot)s, %(sequence)s, clock_timestamp(), %(engine_error)s)
         ON CONFLICT (node_id) DO UPDATE
@@ -35,7 +37,7 @@ _LEASE = f"""
                                                            '$[0 to {FORMER_BOOTS_MAX - 1}]') END
      WHERE NOT l.former_boots ? excluded.boot_id
        AND (l.boot_id <> excluded.boot_id OR l.sequence < excluded.sequence)
-    RETURNING l.node_id
+    RETURNING (SELECT engine_error FROM before) AS engine_error_before
 """  # noqa: S608 - only a constant is put in
 _SEEN = (
     "UPDATE node_lease SET last_seen_at = clock_timestamp() WHERE node_id = %(node)s AND boot_id = %(boot)s"
@@ -186,9 +188,11 @@ def ingest(db: Database, request: SyncRequest, *, limits: Limits, jitter: Callab
 
 
 def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Callable[[], float]) -> Ingested:
-    if not _renew_lease(conn, request):
+    lease = _renew_lease(conn, request)
+    if lease is None:
         return Ingested(current=False)
     _keep_facts(conn, request)
+    _note_engine(conn, request, lease["engine_error_before"])
     apply_progress(conn, request.node_id, request.progress)
     if request.report is None:
         return Ingested(current=True)
@@ -199,13 +203,32 @@ def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Call
     return Ingested(current=True, accepted=accepted, changed=changed)
 
 
-def _renew_lease(conn: Connection, request: SyncRequest) -> bool:
-    """Whether the request is newer than all before it. An older one of the same boot still shows life."""
+def _renew_lease(conn: Connection, request: SyncRequest) -> dict[str, Any] | None:
+    """What was before; None if the request is not newer than all before it. Even so it may show life."""
     arguments = {**_stamp(request), "engine_error": request.engine_error}
-    if conn.execute(_LEASE, arguments).fetchone() is not None:
-        return True
-    conn.execute(_SEEN, arguments)
-    return False
+    row = conn.execute(_LEASE, arguments).fetchone()
+    if row is None:
+        conn.execute(_SEEN, arguments)
+    return row
+
+
+def _note_engine(conn: Connection, request: SyncRequest, error_before: str | None) -> None:
+    """When the engine stops or begins to answer, all who are placed there have to be looked at."""
+    if (request.engine_error is None) == (error_before is None):
+        return
+    names = ("engine answers", "engine away")
+    away = request.engine_error is not None
+    events.append(
+        conn,
+        actor=f"node:{request.node_id}",
+        kind="node",
+        node_id=request.node_id,
+        from_value=names[not away],
+        to_value=names[away],
+        reason=request.engine_error,
+    )
+    wake_users_of(conn, [request.node_id])
+    conn.execute("NOTIFY codepods_observed")
 
 
 def _keep_facts(conn: Connection, request: SyncRequest) -> None:

@@ -4,10 +4,11 @@ Here it is only noted, once per change, and the workspaces of the node come due;
 planner's to decide.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from state import events
-from state.database import Database
+from state.database import Connection, Database
 from state.leader import Leadership, assert_leading
 
 _NOTE = """
@@ -54,6 +55,11 @@ def note_silence(
                 reason=last,
             )
         if rows:
-            conn.execute(_WAKE, {"nodes": [row["id"] for row in rows]})
+            wake_users_of(conn, [row["id"] for row in rows])
             conn.execute("NOTIFY codepods_observed")
     return {row["id"]: row["silent"] for row in rows}
+
+
+def wake_users_of(conn: Connection, node_ids: Sequence[str]) -> None:
+    """Have all who are placed on these nodes looked at."""
+    conn.execute(_WAKE, {"nodes": list(node_ids)})

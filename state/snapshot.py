@@ -98,7 +98,7 @@ _WORKSPACES = f"""
 """  # noqa: S608 - only the constants above are put in
 
 _NODES = """
-    SELECT n.id, n.cordoned, n.cpu_millis, n.memory_mib, l.last_seen_at,
+    SELECT n.id, n.cordoned, n.cpu_millis, n.memory_mib, l.last_seen_at, l.engine_error,
            coalesce(a.starts, 0) AS open_starts, coalesce(a.actions, 0) AS open_actions
       FROM node n
       LEFT JOIN node_lease l ON l.node_id = n.id
@@ -242,4 +242,5 @@ def _node(row: Row, reserved: int) -> NodeView:
         ),
         open_starts=row["open_starts"],
         open_actions=row["open_actions"],
+        engine_error=row["engine_error"],
     )

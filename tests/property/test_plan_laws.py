@@ -102,6 +102,17 @@ def test_a_silent_node_is_asked_nothing_and_nobody_is_moved(world: World) -> Non
 
 @laws
 @given(draw_worlds())
+def test_a_node_whose_engine_is_away_is_asked_nothing(world: World) -> None:
+    """LAW 9: what cannot be seen is neither there nor gone. Nobody is placed there, nobody freed."""
+    result = plan(world, NOW, LIMITS)
+
+    away = {node.id for node in world.nodes.values() if node.engine_error}
+    lines = (*result.steps, *result.places, *result.releases)
+    assert not away.intersection(line.node_id for line in lines)
+
+
+@laws
+@given(draw_worlds())
 def test_steps_carry_the_epoch_and_node_of_the_placement(world: World) -> None:
     """LAW 5: what a node is asked is fenced by the placement's own epoch."""
     workspaces = {workspace.id: workspace for workspace in world.workspaces}

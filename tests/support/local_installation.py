@@ -91,7 +91,7 @@ class LocalInstallation:
 
     def last_log_lines(self, lines: int = 25) -> str:
         """The end of every program's log: what a failed test should show."""
-        logs = sorted((self.home / "log").glob("*.log")) if (self.home / "log").is_dir() else []
+        logs = [log for log in sorted((self.home / "log").glob("*.log")) if log.exists()]
         return "\n".join(
             f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
             for log in logs

@@ -27,11 +27,13 @@ def moto_server(log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def rclone_server(root: Path, log: Path) -> Iterator[str]:
+def rclone_server(
+    root: Path, log: Path, *, port: int | None = None, secret_key: str = SECRET_KEY
+) -> Iterator[str]:
     """Its endpoint URL. Checks credentials, ignores conditions. Folders of the root are the buckets."""
     (root / BUCKET).mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    keys = f"{ACCESS_KEY},{SECRET_KEY}"
+    port = port or free_port()
+    keys = f"{ACCESS_KEY},{secret_key}"
     argv = [str(_BIN / "rclone"), "serve", "s3", "--config=/dev/null", "--addr", f"127.0.0.1:{port}"]
     with _serving([*argv, "--auth-key", keys, str(root)], port, log) as endpoint:
         yield endpoint

@@ -153,6 +153,7 @@ def draw_worlds(draw: st.DrawFn) -> World:
             ),
             open_starts=draw(st.sampled_from([0, 4])),
             open_actions=draw(st.sampled_from([0, 64])),
+            engine_error=None if _mostly(draw) else "The engine did not answer.",
         )
     workspaces = tuple(draw(draw_workspaces(index, list(nodes))) for index in range(draw(st.integers(1, 4))))
     leading_since = NOW - timedelta(seconds=3600 if _mostly(draw) else 1)
@@ -215,7 +216,7 @@ def carry_out(world: World, plan: Plan, now: datetime, counter: Callable[[], int
                 for pod in before.pods
             )
             workspaces[before.id] = replace(before, pods=pods)
-    nodes = {node.id: replace(node, last_seen_at=now) for node in world.nodes.values()}
+    nodes = {node.id: replace(node, last_seen_at=now, engine_error=None) for node in world.nodes.values()}
     return replace(world, nodes=nodes, workspaces=tuple(workspaces.values()))
 
 
