@@ -15,7 +15,7 @@ def is_reached(pod: Pod, wanted: Desired) -> bool:
 
 
 def is_hopeless(pod: Pod, wanted: Desired) -> bool:
-    """Waiting cannot help: something else is wanted of it, or its failure needs somebody to change it."""
+    """Waiting cannot help: something else is wanted of it, or somebody has to put it right."""
     return pod.desired != wanted or (pod.failure is not None and pod.failure.permanent)
 
 

@@ -142,7 +142,7 @@ def waiting_for(shown: wire.Pod) -> str:
     if shown.settled:
         return f"Nothing: {shown.reason or 'it is as wanted'}."
     if shown.failure is not None:
-        who = "Somebody to change the pod" if shown.failure.permanent else "Another try"
+        who = "Somebody to put it right and to ask again" if shown.failure.permanent else "Another try"
         return f"{who}: {shown.failure.message}"
     if shown.reason is None or shown.condition == "settled":
         return "The reconciler to look at what is wanted now."

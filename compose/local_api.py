@@ -101,7 +101,7 @@ def create_or_find_pod(client: Client, user: str, lab: str | None) -> str:
 def opening(client: Client, pod_id: str) -> Iterator[Json]:
     """The answers to `:open` until there is a link, each a moment after the one before.
 
-    Raises `ProblemError` when the pod cannot be opened until somebody changes it.
+    Raises `ProblemError` when the pod cannot be opened until somebody puts something right.
     """
     while True:
         opened = client.call("POST", f"pods/{pod_id}:open", wait_s=OPEN_WAIT_S)

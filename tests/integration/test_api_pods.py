@@ -253,6 +253,24 @@ def test_a_failure_of_the_past_is_not_shown(node: NodeHand, revpro: httpx.Client
     assert want(revpro, pod_id, "stopped").json()["failure"] is None
 
 
+@pytest.mark.parametrize("ask", ["create", "open", "want"])
+def test_asking_again_starts_anew(node: NodeHand, revpro: httpx.Client, ask: str) -> None:
+    """Whichever call repeats the wish: what was parked is no failure any more; once more changes nothing."""
+    pod_id = create(revpro, f"quentin-{ask}")["pod_id"]
+    node.fail(pod_id, permanent=True)
+    for _ in range(2):
+        match ask:
+            case "create":
+                create(revpro, f"quentin-{ask}")
+            case "open":
+                revpro.post(f"/api/v1/pods/{pod_id}:open")
+            case _:
+                want(revpro, pod_id, "running")
+    asked = revpro.get(f"/api/v1/pods/{pod_id}").json()
+
+    assert (asked["generation"], asked["failure"], asked["desired"]) == (2, None, "running")
+
+
 def test_nodes_are_shown(node: NodeHand, api: ApiServer) -> None:
     """A node that was just heard from is alive, with what it has."""
     with api.client("read") as reader:

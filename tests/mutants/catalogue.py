@@ -19,6 +19,14 @@ MUTANTS: tuple[Mutant, ...] = (
         (_PLAN,),
     ),
     Mutant(
+        "a workspace's failure outlives the wish that came after it",
+        "LAW 12",
+        "reconciler/classify.py",
+        "live_failure(workspace.failure, workspace.wished_at)",
+        "workspace.failure",
+        ("tests/property/test_plan_failures.py",),
+    ),
+    Mutant(
         "a fresh leader grants no new lease",
         "LAW 13",
         "reconciler/classify.py",

@@ -52,6 +52,14 @@ STATE_MUTANTS: tuple[Mutant, ...] = (
         (f"{_SCHEMA}::test_each_desired_column_but_the_reason_makes_a_generation",),
     ),
     Mutant(
+        "whoever asks all the time undoes the back-off",
+        "LAW 12",
+        "state/backoff.py",
+        "failure.retry_at > now + RETRY_IS_SOON",
+        "True",
+        (f"{_PODS}::test_what_is_worth_asking_again",),
+    ),
+    Mutant(
         "a forgotten WHERE passes",
         "LAW 4",
         f"{_SQL}/0001_rules.sql",
