@@ -36,7 +36,7 @@ def test_new_ids_have_their_shape_and_do_not_repeat(new: object, pattern: str) -
 
 @given(st.sampled_from(PATTERNS), st.text())
 def test_no_shape_lets_anything_out_of_a_path_or_a_line(pattern: str, text: str) -> None:
-    """Whatever fits a shape is printable ASCII without blanks, and does not begin like a path or an option."""
+    """Whatever fits a shape is printable ASCII without blanks, and begins like no path or option."""
     if re.search(pattern, text):
         assert text.isascii()
         assert text.rstrip("\n").isprintable()
