@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings
 from api.settings import ApiSettings
 from node_agent.settings import Settings as AgentSettings
 from reconciler.settings import Settings as ReconcilerSettings
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.runner import Mutant, mutated
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTION_LINES_MAX = 70
@@ -181,3 +183,12 @@ def test_every_package_is_listed() -> None:
     }
 
     assert there == listed
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutants_fit_the_code(mutant: Mutant) -> None:
+    """One that fits no more guards nothing; better known here than at the end of the whole suite."""
+    assert mutated((ROOT / mutant.file).read_text(), mutant)
+    for test in mutant.tests:
+        file, _, name = test.partition("::")
+        assert not name or f"def {name}(" in (ROOT / file).read_text()

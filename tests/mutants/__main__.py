@@ -1,6 +1,8 @@
 """`python -m tests.mutants [PART OF A NAME]`: try mutants, print who was caught; exit 1 if one survived."""
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 from rich.table import Table
@@ -22,10 +24,11 @@ def main() -> int:
     wanted = " ".join(sys.argv[1:])
     console = Console(width=160)
     verdicts = []
-    for mutant in MUTANTS:
-        if wanted in mutant.name:
-            verdicts.append(try_mutant(mutant))
-            console.print(f"{'caught  ' if verdicts[-1].caught else 'SURVIVED'} {mutant.law:7} {mutant.name}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for verdict in pool.map(try_mutant, [mutant for mutant in MUTANTS if wanted in mutant.name]):
+            verdicts.append(verdict)
+            word = "caught  " if verdict.caught else "SURVIVED"
+            console.print(f"{word} {verdict.seconds:5.1f} s  {verdict.mutant.law:7} {verdict.mutant.name}")
     console.print(_table(verdicts))
     survivors = [verdict for verdict in verdicts if not verdict.caught]
     for verdict in survivors:

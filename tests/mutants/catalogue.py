@@ -1,6 +1,7 @@
 """The deliberate bugs, each with the law it breaks and the tests that must notice."""
 
 from tests.mutants.agent import AGENT_MUTANTS
+from tests.mutants.control import CONTROL_MUTANTS
 from tests.mutants.runner import Mutant
 from tests.mutants.state import STATE_MUTANTS
 
@@ -16,7 +17,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reconciler/classify.py",
         "    return now - heard > limits.node_silent_after",
         "    return False",
-        (_PLAN,),
+        (f"{_PLAN}::test_a_fresh_leader_grants_every_node_a_new_lease",),
     ),
     Mutant(
         "a workspace's failure outlives the wish that came after it",
@@ -48,7 +49,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reconciler/classify.py",
         "        return pod.archive.fingerprint == pod.observed.fingerprint",
         "        return True",
-        (_PLAN,),
+        (f"{_PLAN}::test_a_container_changed_after_its_archive_is_archived_again",),
     ),
     Mutant(
         "a running container is archived without a stop",
@@ -156,4 +157,5 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *AGENT_MUTANTS,
     *STATE_MUTANTS,
+    *CONTROL_MUTANTS,
 )

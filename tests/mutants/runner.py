@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET_S_MAX = 240
+LAST_CHARACTERS = 600
 _COPIED = ("api", "compose", "nginx_njs", "node_agent", "pod_image", "reconciler", "state", "tests")
 
 
@@ -69,10 +71,18 @@ def try_mutant(mutant: Mutant) -> Verdict:
         victim = tree / mutant.file
         victim.write_text(mutated(victim.read_text(), mutant))
         began = time.monotonic()
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests]
+        caught, said = _run(mutant.tests, tree)
+        return Verdict(mutant, caught, time.monotonic() - began, said)
+
+
+def _run(tests: Iterable[str], tree: Path) -> tuple[bool, str]:
+    """Whether a test failed, and the end of what was printed."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
         result = subprocess.run(
             command, cwd=tree, capture_output=True, text=True, timeout=BUDGET_S_MAX, check=False
         )
-        # pytest's exit code 1 is "tests ran and some failed"; anything else is no verdict on the mutant.
-        caught = result.returncode == 1
-        return Verdict(mutant, caught, time.monotonic() - began, result.stdout[-600:])
+    except subprocess.TimeoutExpired:
+        return False, f"no verdict: the tests did not end in {BUDGET_S_MAX} s"
+    # pytest's exit code 1 is "tests ran and some failed"; anything else is no verdict on the mutant.
+    return result.returncode == 1, result.stdout[-LAST_CHARACTERS:]

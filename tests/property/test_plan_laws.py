@@ -299,6 +299,17 @@ def test_the_breaker_withholds_from_every_lone_pod() -> None:
         assert not any(Verb(step.step.verb) in WITHDRAWING_VERBS for step in result.steps)
 
 
+def test_nothing_is_done_for_a_lone_pod_whose_engine_is_away() -> None:
+    """LAW 9: whatever is wished and was seen, nothing is concluded from what cannot be seen now."""
+    for world in every_lone_pod():
+        away = live_node(engine_error="The engine did not answer.")
+
+        result = plan(replace(world, nodes={"node-1": away}), NOW, LIMITS)
+
+        assert (result.steps, result.releases) == ((), ())
+        assert [decision.condition for decision in result.decisions] == [Condition.ENGINE_AWAY]
+
+
 def test_a_herd_is_let_in_a_few_at_a_time() -> None:
     """LAW 15: twenty pods wanted on one node are started four at a time, the rest know that they wait."""
     stopped = ObservedPod(Observed.STOPPED, "node-1", 3, "c1", fingerprint="f1")
