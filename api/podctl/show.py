@@ -80,7 +80,7 @@ def events(found: Iterable[wire.Event]) -> None:
         (
             f"{event.at:%Y-%m-%d %H:%M:%S}",
             event.pod_id or event.workspace_id or event.node_id,
-            event.kind,
+            _what(event),
             f"{event.from_value or '-'} → {event.to_value or '-'}",
             event.actor,
             event.reason,
@@ -88,6 +88,12 @@ def events(found: Iterable[wire.Event]) -> None:
         for event in found
     )
     _table(("AT (UTC)", "OF", "WHAT", "CHANGE", "BY", "WHY"), rows)
+
+
+def _what(event: wire.Event) -> str:
+    """An action by its verb, which says more than that it was one."""
+    verb = (event.detail or {}).get("verb")
+    return verb if isinstance(verb, str) else event.kind
 
 
 def nodes(found: Iterable[wire.Node]) -> None:
