@@ -61,6 +61,12 @@ def notices_of(scan: TreeScan, warnings: tuple[str, ...] = ()) -> tuple[str, ...
     if scan.split_link_count:
         names = _some(scan.split_links, scan.split_link_count)
         notices.append(f"FIFOs and devices with several names come back as separate ones: {names}")
+    if scan.held_fast_count:
+        names = _some(scan.held_fast, scan.held_fast_count)
+        notices.append(
+            "files come back as ordinary ones, without the flag that nobody may change them "
+            f"(chattr +i or +a); set it again if it is still wanted: {names}"
+        )
     notices += [f"tar said: {warning}" for warning in warnings]
     return tuple(notice[:NOTICE_LENGTH_MAX] for notice in notices[:NOTICES_MAX])
 

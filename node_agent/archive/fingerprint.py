@@ -10,8 +10,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from node_agent.archive.errors import CaptureFailed, SourceChanged
+from node_agent.archive.inode_flags import FlagReader
 
 NAMES_KEPT_MAX = 50
 PATH_BYTES_MAX = 4090  # the kernel takes 4095 bytes at a time, and tar puts "./" in front
@@ -31,6 +33,14 @@ class TreeScan:
     socket_count: int
     split_links: tuple[str, ...]
     split_link_count: int
+    held_fast: tuple[str, ...] = ()
+    held_fast_count: int = 0
+
+
+class _Seen(NamedTuple):
+    path: bytes
+    stat: os.stat_result
+    held_fast: bool
 
 
 class _Tally:
@@ -41,18 +51,24 @@ class _Tally:
         self.socket_count = 0
         self.split_links: list[str] = []
         self.split_link_count = 0
+        self.held_fast: list[str] = []
+        self.held_fast_count = 0
 
-    def count(self, path: bytes, seen: os.stat_result) -> None:
+    def count(self, entry: _Seen) -> None:
+        seen = entry.stat
         if stat.S_ISSOCK(seen.st_mode):
             self.socket_count += 1
-            _keep_name(self.sockets, path)
+            _keep_name(self.sockets, entry.path)
             return
         self.entries += 1
+        if entry.held_fast:
+            self.held_fast_count += 1
+            _keep_name(self.held_fast, entry.path)
         if stat.S_ISREG(seen.st_mode):
             self.data_bytes += min(seen.st_size, seen.st_blocks * 512)
         elif _is_linked_special(seen):
             self.split_link_count += 1
-            _keep_name(self.split_links, path)
+            _keep_name(self.split_links, entry.path)
 
 
 def scan_tree(root: Path) -> TreeScan:
@@ -60,10 +76,10 @@ def scan_tree(root: Path) -> TreeScan:
     running = hashlib.sha256()
     tally = _Tally()
     try:
-        for path, seen in _walk(os.fsencode(root)):
-            running.update(b"%d:%s" % (len(path), path))
-            running.update(_stat_bytes(seen))
-            tally.count(path, seen)
+        for entry in _walk(os.fsencode(root)):
+            running.update(b"%d:%s" % (len(entry.path), entry.path))
+            running.update(_stat_bytes(entry.stat))
+            tally.count(entry)
     except FileNotFoundError as error:
         raise SourceChanged(f"{error.filename!r} went away while the tree was scanned") from error
     except OSError as error:
@@ -76,6 +92,8 @@ def scan_tree(root: Path) -> TreeScan:
         socket_count=tally.socket_count,
         split_links=tuple(tally.split_links),
         split_link_count=tally.split_link_count,
+        held_fast=tuple(tally.held_fast),
+        held_fast_count=tally.held_fast_count,
     )
 
 
@@ -90,32 +108,37 @@ def printable(path: bytes) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _walk(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+def _walk(root: bytes) -> Iterator[_Seen]:
     """Paths relative to the root, depth first, siblings by name; an own stack, for trees can be deep.
 
     Folders are opened relative to the root, so that the tree may use the whole length of a path for itself.
     """
-    root_fd = os.open(root, _FOLDER)
+    root_fd, flags = os.open(root, _FOLDER), FlagReader()
     try:
-        yield b".", os.fstat(root_fd)
+        yield _Seen(b".", os.fstat(root_fd), flags.is_held_fast(root_fd, b"."))
         waiting = [b""]
         while waiting:
             folder = waiting.pop()
-            entries = _read_folder(root_fd, folder)
+            entries = _read_folder(root_fd, folder, flags)
             yield from entries
-            waiting.extend(path + b"/" for path, seen in reversed(entries) if stat.S_ISDIR(seen.st_mode))
+            waiting.extend(
+                entry.path + b"/" for entry in reversed(entries) if stat.S_ISDIR(entry.stat.st_mode)
+            )
     finally:
         os.close(root_fd)
 
 
-def _read_folder(root_fd: int, folder: bytes) -> list[tuple[bytes, os.stat_result]]:
+def _read_folder(root_fd: int, folder: bytes, flags: FlagReader) -> list[_Seen]:
     folder_fd = os.open(folder or b".", _FOLDER, dir_fd=root_fd)
     try:
         with os.scandir(folder_fd) as found:
             # A file descriptor gives names as str, by the file system's encoding, which loses nothing.
             entries = sorted((os.fsencode(entry.name), entry) for entry in found)
             _refuse_long_paths(folder, entries)
-            return [(folder + name, entry.stat(follow_symlinks=False)) for name, entry in entries]
+            return [
+                _Seen(folder + name, entry.stat(follow_symlinks=False), flags.is_held_fast(folder_fd, name))
+                for name, entry in entries
+            ]
     finally:
         os.close(folder_fd)
 

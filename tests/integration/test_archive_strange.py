@@ -1,0 +1,165 @@
+"""Strange trees on the real engine and in great number: what a pod's user can do, and come back to."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from node_agent.archive.commit import ArchiveRequest, ArchiveResult, write_archive
+from node_agent.archive.restore import restore_archive
+from node_agent.directory_store import DirectoryStore
+from state.model import TargetKind
+from state.wire import CreateWorkspace, PodSpec, RestorePod, StartPod
+from tests.support.docker_node import DockerNode, pod_image, source_of
+from tests.support.pod_tree import differences as pod_differences
+from tests.support.pod_tree import pod_tree
+from tests.support.trees import differences, snapshot
+
+REQUEST = ArchiveRequest(
+    kind=TargetKind.WORKSPACE,
+    target_id="w-1",
+    user_id="alice",
+    epoch=1,
+    attempt=1,
+    number=1,
+    created_at=datetime(2026, 1, 2, tzinfo=UTC),
+    fingerprint={"tree": "f"},
+    method="volume",
+)
+POD = "p-one"
+TOPS = ("/etc", "/home", "/opt/kept", "/usr/local", "/usr/share", "/usr/lib/python3", "/var")
+
+# As root in a running pod. Each line does to the image what an archive of changes could get wrong.
+VANDALISM = r"""
+set -e
+rm -r /usr/share/git-core                                   # a deleted folder of the system
+rm /etc/sudoers.d/README /etc/debconf.conf                  # deleted files of the system
+rm -r /usr/share/bash-completion                            # replaced by an empty folder: opaque
+mkdir /usr/share/bash-completion
+rm -r /usr/share/perl5; echo file >/usr/share/perl5         # a folder replaced by a file
+rm /etc/issue; mkdir -p /etc/issue/inner; echo in >/etc/issue/inner/file  # and the reverse
+rm -r /usr/share/zoneinfo; ln -s /usr/share/doc /usr/share/zoneinfo       # a folder replaced by a link
+mv /usr/share/python3 /usr/share/python3-moved              # a folder of the image under another name
+chmod 0700 /usr/share/pam; chown 33:33 /usr/share/pam       # nothing but mode and owner
+touch -d '1960-01-02 03:04:05.123456789' /etc/os-release.old
+touch -d '2100-01-02 03:04:05.987654321' /usr/share/common-licenses
+mkdir -p /opt/kept/a /opt/kept/b
+cp /bin/true /opt/kept/a/setuid; chmod 4755 /opt/kept/a/setuid
+ln /opt/kept/a/setuid /opt/kept/b/second-name               # a hard link across folders
+ln /usr/share/pam-configs/unix /opt/kept/of-the-image       # and one to a file of the image
+cp /bin/true /opt/kept/a/capable
+mkfifo /opt/kept/fifo
+mknod /opt/kept/null c 1 3
+mkdir -p /var/lib/docker/overlay2/abc/diff                  # an inner engine's own whiteouts
+mknod /var/lib/docker/overlay2/abc/diff/inner c 1 7
+printf '\0' >/opt/kept/sparse; truncate -s 1G /opt/kept/sparse
+touch /opt/kept/.wh.a /opt/kept/.wh..wh..opq
+"""
+# The pod has no setcap; this is what it would write (linux/capability.h: version 2, CAP_NET_BIND_SERVICE).
+CAPABILITY = (
+    "python3 -c \"import os, struct; os.setxattr('/opt/kept/a/capable', 'security.capability', "
+    "struct.pack('<IIIII', 0x02000001, 1 << 10, 0, 0, 0))\""
+)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[DockerNode]:
+    """A node of its own."""
+    node = DockerNode(tmp_path)
+    yield node
+    node.clean_up()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty tree."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return folder
+
+
+def there_and_back(source: Path, tmp_path: Path) -> ArchiveResult:
+    """Archive and restore into the folder `target`."""
+    store, target = DirectoryStore(tmp_path / "store"), tmp_path / "target"
+    made = write_archive(store, REQUEST, source)
+    target.mkdir()
+    restore_archive(store, made.manifest, target)
+    return made
+
+
+def test_whatever_root_does_to_the_image_comes_back(node: DockerNode) -> None:
+    """Deleted, opaque, replaced, renamed, linked, special, sparse: the restored pod sees no difference."""
+    node.running_pod(POD)
+    done = node.run(POD, f"{VANDALISM}\n{CAPABILITY} && echo done", user="root")
+    assert done.endswith("done\n")
+    before = pod_tree(node.container(POD).id, TOPS)
+    node.stop(POD)
+    saved = node.saved(POD)
+    assert saved.size_bytes < 5_000_000
+
+    node.done(CreateWorkspace(), epoch=2)
+    spec = PodSpec(name="ide", image=pod_image(), image_id=saved.image_id)
+    node.done(RestorePod(spec=spec, archive=source_of(saved)), POD, epoch=2)
+    node.done(StartPod(), POD, epoch=2)
+
+    assert pod_differences(before, pod_tree(node.container(POD, epoch=2).id, TOPS)) == {}
+    asked = "stat -c %h a/setuid; stat -c %i a/setuid b/second-name | sort -u | wc -l; stat -c %b sparse"
+    names, inodes, blocks = node.run(POD, f"cd /opt/kept; {asked}", user="root", epoch=2).split()
+    assert (names, inodes) == ("2", "1")
+    assert int(blocks) * 512 < 1 << 20
+
+
+def test_twenty_thousand_small_files_come_back(source: Path, tmp_path: Path) -> None:
+    """In 200 folders, every hundredth with a second name in another one: no difference."""
+    for number in range(20_000):
+        folder = source / f"d{number % 200}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}").write_bytes(b"%d" % number)
+        if number % 100 == 0:
+            os.link(folder / f"{number}", source / f"second-{number}")
+    before = snapshot(source)
+    there_and_back(source, tmp_path)
+    assert differences(before, snapshot(tmp_path / "target")) == []
+
+
+def test_a_folder_of_two_hundred_thousand_entries_comes_back(source: Path, tmp_path: Path) -> None:
+    """Every name is there again, each of them one of 50,000 of the same file."""
+    folder = os.open(source, os.O_DIRECTORY)
+    for number in range(200_000):
+        first = number // 50_000 * 50_000
+        if number == first:
+            os.mknod(f"{number}", dir_fd=folder)
+        else:
+            os.link(f"{first}", f"{number}", src_dir_fd=folder, dst_dir_fd=folder)
+    os.close(folder)
+    made = there_and_back(source, tmp_path)
+    assert made.manifest.entries == 200_001
+    assert sorted(os.listdir(tmp_path / "target")) == sorted(os.listdir(source))  # noqa: PTH208 (too many for Paths)
+
+
+@contextmanager
+def flagged(path: Path, flag: str) -> Iterator[None]:
+    """A file or folder that nobody may change, for a while."""
+    subprocess.run(["chattr", f"+{flag}", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", f"-{flag}", path], check=True)
+
+
+def test_files_that_nobody_may_change_come_back_ordinary_with_a_notice(source: Path, tmp_path: Path) -> None:
+    """Immutable file and append-only folder: content and all else the same, the flags named as lost."""
+    (source / "sealed").write_bytes(b"x")
+    (source / "journal").mkdir()
+    (source / "journal" / "entry").write_bytes(b"y")
+    before = snapshot(source)
+    with flagged(source / "sealed", "i"), flagged(source / "journal", "a"):
+        (notice,) = there_and_back(source, tmp_path).manifest.notices
+    assert "chattr" in notice
+    assert notice.endswith("journal, sealed")
+    assert differences(before, snapshot(tmp_path / "target")) == []
+    (tmp_path / "target" / "sealed").write_bytes(b"changed")
