@@ -5,20 +5,17 @@ carried from one to the next, in `_Pass`. Conditions come from `reconciler.class
 given its step, or the reason why it has to wait.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from reconciler.classify import WANTED_VERBS, Facts, active_workspace_failure, classify, is_silent
 from reconciler.placement import choose_node, why_no_room, with_reserved
+from reconciler.steps import STEPS, next_number, proof, source
 from state.model import (
     WITHDRAWING_VERBS,
-    ArchiveRef,
-    Desired,
     Limits,
     NodeView,
     Observed,
-    PodView,
     TargetKind,
     Verb,
     WorkspaceObserved,
@@ -36,21 +33,11 @@ from state.plan import (
     WorkspaceDecision,
 )
 from state.wire import (
-    ArchivePod,
-    ArchiveProof,
-    ArchiveSource,
     ArchiveWorkspace,
-    CreatePod,
     CreateWorkspace,
-    PodSpec,
-    PodStep,
-    RemovePod,
     RemoveWorkspace,
-    RestorePod,
     RestoreWorkspace,
     StartPod,
-    StopPod,
-    TombstoneProof,
     WorkspaceStep,
 )
 
@@ -200,7 +187,7 @@ def _bring_volume(this_pass: _Pass, workspace: WorkspaceView) -> None:
     if workspace.observed and workspace.observed.state is not WorkspaceObserved.ABSENT:
         return
     archive = workspace.archive
-    step: WorkspaceStep = RestoreWorkspace(archive=_source(archive)) if archive else CreateWorkspace()
+    step: WorkspaceStep = RestoreWorkspace(archive=source(archive)) if archive else CreateWorkspace()
     _volume_step(this_pass, workspace, step, "a pod of this user is wanted here")
 
 
@@ -213,13 +200,13 @@ def _put_volume_away(this_pass: _Pass, workspace: WorkspaceView) -> None:
     elif observed.state is not WorkspaceObserved.PRESENT or observed.fingerprint is None:
         _look_again(this_pass, workspace, f"the workspace is {observed.state}", TRANSIT_RETRY)
     elif archive is None or archive.fingerprint != observed.fingerprint:
-        step = ArchiveWorkspace(number=_next_number(archive))
+        step = ArchiveWorkspace(number=next_number(archive))
         _volume_step(this_pass, workspace, step, "no pod uses the workspace, and it is not saved yet")
     elif this_pass.now < archive.committed_at + this_pass.limits.archive_grace:
         left = archive.committed_at + this_pass.limits.archive_grace - this_pass.now
         _look_again(this_pass, workspace, "saved; the volume is kept a little longer", left)
     else:
-        _volume_step(this_pass, workspace, RemoveWorkspace(proof=_proof(archive)), "saved and verified")
+        _volume_step(this_pass, workspace, RemoveWorkspace(proof=proof(archive)), "saved and verified")
 
 
 def _look_again(this_pass: _Pass, workspace: WorkspaceView, reason: str, after: timedelta) -> None:
@@ -265,7 +252,7 @@ def _plan_pod(this_pass: _Pass, facts: Facts, placed: bool) -> Decision:
         condition, reason = _placement_outcome(this_pass, placed)
     elif condition is Condition.NEEDS_WORKSPACE:
         condition, reason = _workspace_outcome(this_pass, facts)
-    elif condition in _STEPS:
+    elif condition in STEPS:
         condition, reason = _pod_step(this_pass, facts, condition, reason)
     pod = facts.pod
     wake_at = _wake_at(this_pass, facts, condition)
@@ -296,7 +283,7 @@ def _workspace_outcome(this_pass: _Pass, facts: Facts) -> tuple[Condition, str]:
 
 def _pod_step(this_pass: _Pass, facts: Facts, condition: Condition, reason: str) -> tuple[Condition, str]:
     """Enqueue the step that the condition calls for, unless a bound holds it back."""
-    step = _STEPS[condition](facts.pod)
+    step = STEPS[condition](facts.pod)
     workspace, pod = facts.workspace, facts.pod
     assert workspace.placement is not None
     hindrance = this_pass.hindrance(Verb(step.verb), workspace.placement.node_id)
@@ -340,56 +327,3 @@ def _wake_at(this_pass: _Pass, facts: Facts, condition: Condition) -> datetime |
     if condition is Condition.IN_GRACE and facts.pod.archive:
         return facts.pod.archive.committed_at + this_pass.limits.archive_grace
     return None
-
-
-# ---- steps ---------------------------------------------------------------------------------------------
-
-
-def _source(archive: ArchiveRef) -> ArchiveSource:
-    return ArchiveSource(manifest_key=archive.manifest_key, manifest_digest=archive.manifest_digest)
-
-
-def _proof(archive: ArchiveRef) -> ArchiveProof:
-    return ArchiveProof(
-        manifest_key=archive.manifest_key,
-        manifest_digest=archive.manifest_digest,
-        fingerprint=archive.fingerprint,
-    )
-
-
-def _next_number(archive: ArchiveRef | None) -> int:
-    return archive.number + 1 if archive else 1
-
-
-def _spec(pod: PodView, image_id: str | None) -> PodSpec:
-    return PodSpec(
-        name=pod.name,
-        image=pod.image,
-        image_id=image_id,
-        lab=pod.lab,
-        cpu_millis=pod.resources.cpu_millis,
-        memory_mib=pod.resources.memory_mib,
-        pids=pod.resources.pids,
-    )
-
-
-def _restore(pod: PodView) -> RestorePod:
-    assert pod.archive is not None
-    return RestorePod(spec=_spec(pod, pod.archive.image_id), archive=_source(pod.archive))
-
-
-def _remove(pod: PodView) -> RemovePod:
-    if pod.desired is Desired.DELETED:
-        return RemovePod(proof=TombstoneProof(generation=pod.generation))
-    assert pod.archive is not None
-    return RemovePod(proof=_proof(pod.archive))
-
-
-_STEPS: dict[Condition, Callable[[PodView], PodStep]] = {
-    Condition.NEEDS_CREATE: lambda pod: CreatePod(spec=_spec(pod, pod.image_id)),
-    Condition.NEEDS_RESTORE: _restore,
-    Condition.NEEDS_START: lambda _pod: StartPod(),
-    Condition.NEEDS_STOP: lambda _pod: StopPod(),
-    Condition.NEEDS_ARCHIVE: lambda pod: ArchivePod(number=_next_number(pod.archive)),
-    Condition.NEEDS_REMOVAL: _remove,
-}
