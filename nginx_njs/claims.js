@@ -15,10 +15,14 @@ function isCount(value) {
 
 // The number of a strict dotted quad, or -1. Names, hex, octal, short forms and IPv6 are not read at all.
 function addressNumber(text) {
-    if (!/^(0|[1-9][0-9]{0,2})(\.(0|[1-9][0-9]{0,2})){3}$/.test(text)) {
-        return -1;
+    const parts = text.split('.');
+    let number = parts.length === 4 ? 0 : -1;
+    for (let i = 0; i < 4 && number >= 0; i++) {
+        // Only the canonical spelling reads back as it was: no sign, blank, leading zero, hex or exponent.
+        const part = Number(parts[i]);
+        number = part >= 0 && part <= 255 && String(part) === parts[i] ? number * 256 + part : -1;
     }
-    return text.split('.').reduce((number, part) => (number < 0 || +part > 255 ? -1 : number * 256 + +part), 0);
+    return number;
 }
 
 // network: "10.0.0.0/8"

@@ -26,6 +26,9 @@ function decoded(name) {
 
 // Whatever spells `tkn` is ours, and never goes further than this proxy.
 function withoutToken(query) {
+    if (query === '') {
+        return '';
+    }
     const kept = query.split('&').filter((pair) => decoded(pair.split('=')[0]) !== 'tkn').join('&');
     return kept === '' ? '' : '?' + kept;
 }
@@ -36,8 +39,17 @@ function cleanLocation(requestUri) {
     return '/' + parts.path.replace(/^[\/\\]+/, '') + withoutToken(parts.query);
 }
 
+// Plain loops here: this runs at each request, and in njs a chain of closures costs more.
 function cookiePairs(header) {
-    return (header || '').split(';').map((pair) => pair.trim()).filter((pair) => pair.indexOf('=') > 0);
+    const pairs = [];
+    const parts = (header || '').split(';');
+    for (let i = 0; i < parts.length; i++) {
+        const pair = parts[i].trim();
+        if (pair.indexOf('=') > 0) {
+            pairs.push(pair);
+        }
+    }
+    return pairs;
 }
 
 function nameOf(pair) {
@@ -46,22 +58,33 @@ function nameOf(pair) {
 
 // The one value of this cookie; '' if there is none, or more than one (then somebody else put one there).
 function cookieValue(header, name) {
-    const found = cookiePairs(header).filter((pair) => nameOf(pair) === name);
-    return found.length === 1 ? found[0].slice(found[0].indexOf('=') + 1).trim() : '';
+    const pairs = cookiePairs(header);
+    let found = '';
+    for (let i = 0; i < pairs.length; i++) {
+        if (pairs[i].startsWith(name) && nameOf(pairs[i]) === name) {
+            if (found !== '') {
+                return '';
+            }
+            found = pairs[i];
+        }
+    }
+    return found.slice(found.indexOf('=') + 1).trim();
 }
 
-function isOurs(name) {
-    const lower = name.toLowerCase();
-    return lower.startsWith('__host-codepods')
-        || lower.startsWith('__secure-codepods-')
-        || lower.startsWith('code-server-session');
-}
+// Names begin a pair, and none of these prefixes holds a `=`: a pair that begins so has a name that does.
+const OURS = /^(__host-codepods|__secure-codepods-|code-server-session)/i;
 
 // The Cookie header for the pod: its session first, then the browser's, without ours and without any session
 // of the browser's own making. Applications that run in the pod keep theirs.
 function podCookie(header, secret) {
-    const kept = cookiePairs(header).filter((pair) => !isOurs(nameOf(pair)));
-    return [`code-server-session=${secret}`].concat(kept).join('; ');
+    const pairs = cookiePairs(header);
+    let sent = `code-server-session=${secret}`;
+    for (let i = 0; i < pairs.length; i++) {
+        if (!OURS.test(pairs[i])) {
+            sent += `; ${pairs[i]}`;
+        }
+    }
+    return sent;
 }
 
 // A page elsewhere may not open this pod's sockets or change things in it. SameSite=Lax does not say so for
