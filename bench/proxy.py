@@ -8,7 +8,7 @@ a row shows least, median and most, and is judged by its median. Other load on t
 and p99, so CPU per request is the figure to keep.
 
 - CPU per request: user and system time of the proxy's worker (/proc/<pid>/stat) over the requests that wrk
-  counted (16 kept connections, 64 pods in turn, each with its cookie) against an nginx that answers "trivial".
+  counted (16 kept connections, 64 pods in turn, each with its cookie); the backend is an nginx that answers.
   plain-nginx has a variable proxy_pass, a log and nothing else. configurable-http-proxy has one route and
   checks nothing; it keeps its connections to the backend, which nginx here does not: code-server counts
   connections as presence.
