@@ -192,3 +192,14 @@ def test_mutants_fit_the_code(mutant: Mutant) -> None:
     for test in mutant.tests:
         file, _, name = test.partition("::")
         assert not name or f"def {name}(" in (ROOT / file).read_text()
+
+
+_PATH = re.compile(
+    r"`((?:api|bench|compose|docs|nginx_njs|node_agent|pod_image|reconciler|state|tests)/[\w./-]+)`"
+)
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name)
+def test_documents_name_files_that_exist(document: Path) -> None:
+    """Whoever follows a document to the code finds it."""
+    assert [name for name in _PATH.findall(document.read_text()) if not (ROOT / name).exists()] == []
