@@ -33,6 +33,7 @@ from rich.table import Table
 
 from bench.archive_baselines import Baseline, DirectoryBaseline, S3Baseline, compressed_bytes, seeds_way
 from bench.archive_pods import BenchNode, pod_with
+from bench.usage import Usage, busy_s, processor_s
 from node_agent.archive.commit import ArchiveRequest, ArchiveResult, write_archive
 from node_agent.archive.restore import restore_archive
 from node_agent.open_store import open_store
@@ -42,7 +43,6 @@ from state.model import TargetKind
 from state.wire import ArchiveMade
 from tests.support.s3_servers import BUCKET, CREDENTIALS, rclone_server
 
-MIB = 1 << 20
 SMALL_FILES, SMALL_BYTES = 500, 8 * 10**6
 LARGE_FILES, LARGE_BYTES = 20_000, 300 * 10**6
 FOLDERS = 20
@@ -134,10 +134,10 @@ class Bench:
     def _await_quiet(self) -> None:
         """Until nobody else uses the machine, as long as there is patience left."""
         while self._patience_s > 0:
-            busy, began = _busy_s(), time.monotonic()
+            busy, began = busy_s(), time.monotonic()
             time.sleep(QUIET_LOOK_S)
             self._patience_s -= time.monotonic() - began
-            if _busy_s() - busy < QUIET_SHARE_MAX * QUIET_LOOK_S * (os.cpu_count() or 1):
+            if busy_s() - busy < QUIET_SHARE_MAX * QUIET_LOOK_S * (os.cpu_count() or 1):
                 return
 
 
@@ -187,17 +187,11 @@ def large_rows(bench: Bench, tree: Path) -> Iterator[Row]:
     """300 MB in 20,000 files."""
     fast, tar = bench.in_turn(lambda: bench.archive(tree), lambda: bench.baseline.save(tree))
     yield Row("archive rate / tar --zstd into the same store", ms(fast), ms(tar), tar / fast, 0.7, True)
-    mine, theirs = _processor_s(lambda: bench.archive(tree)), _processor_s(lambda: bench.baseline.save(tree))
+    mine, theirs = processor_s(lambda: bench.archive(tree)), processor_s(lambda: bench.baseline.save(tree))
     yield Row("the same, processor time", ms(mine), ms(theirs), mine / theirs)
     made, key = bench.archive(tree), bench.baseline.save(tree)
     fast, bare = bench.in_turn(lambda: bench.restore(made), lambda: _load(bench, key))
     yield Row("restore time / bare download + unpack", ms(fast), ms(bare), fast / bare)
-
-
-def _processor_s(step: Callable[[], object]) -> float:
-    before = sum(os.times()[:4])
-    step()
-    return sum(os.times()[:4]) - before
 
 
 def _load(bench: Bench, key: str) -> None:
@@ -244,42 +238,6 @@ def crowd_row(bench: Bench, tree: Path) -> Row:
     return Row(f"{len(sources)} pods at once", ours, f"{mb(store_bytes_s)}/s", best, 0.9, True)
 
 
-class Usage:
-    """Processor time of this process, its children and the store's server, over what others had left."""
-
-    def __init__(self, server_pid: int | None) -> None:
-        self._server_pid = server_pid
-        self.seconds = self.share = 0.0
-
-    def __enter__(self) -> "Usage":
-        self._before = (time.monotonic(), self._own(), _busy_s())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        began, own, busy = self._before
-        self.seconds = time.monotonic() - began
-        own = self._own() - own
-        others = max(0.0, _busy_s() - busy - own)
-        self.share = own / ((os.cpu_count() or 1) * self.seconds - others)
-
-    def _own(self) -> float:
-        mine = os.times()
-        server = _process_s(self._server_pid) if self._server_pid else 0.0
-        return mine.user + mine.system + mine.children_user + mine.children_system + server
-
-
-def _busy_s() -> float:
-    user, nice, system, _idle, _iowait, irq, softirq = map(
-        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
-    )
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def _process_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def restic_rows(bench: Bench, tree: Path) -> Iterator[Row]:
     """restic on the same tree, where it is installed. No targets: it does more, and other things."""
     repository = bench.fresh("restic")
@@ -323,7 +281,9 @@ def bench_in(kind: str, rounds: int) -> Iterator[Bench]:
         os.environ.update(CREDENTIALS)
         endpoint = stack.enter_context(rclone_server(folder, root / "rclone.log"))
         url = f"s3://{BUCKET}/ours?endpoint={endpoint}"
-        yield Bench(root, url, S3Baseline(endpoint, BUCKET), rounds)
+        # The only child so far.
+        server_pid = int(Path(f"/proc/self/task/{os.getpid()}/children").read_text())
+        yield Bench(root, url, S3Baseline(endpoint, BUCKET, server_pid), rounds)
 
 
 def rows(bench: Bench, node: BenchNode, *, quick: bool) -> Iterator[Row]:

@@ -17,6 +17,7 @@ ZSTD = ("zstd", "-3", "-T2", "-q", "-c")
 class Baseline(Protocol):
     """A store, as somebody with a shell uses it."""
 
+    # Where a server of ours stores the bytes; None where the caller itself does.
     server_pid: int | None
 
     def put(self, stream: IO[bytes]) -> str:
@@ -78,7 +79,7 @@ class DirectoryBaseline(Baseline):
 class S3Baseline(Baseline):
     """boto3's own transfer of streams."""
 
-    def __init__(self, endpoint: str, bucket: str, server_pid: int | None = None) -> None:
+    def __init__(self, endpoint: str, bucket: str, server_pid: int) -> None:
         self.server_pid = server_pid
         self._bucket = bucket
         self._client = boto3.client(
