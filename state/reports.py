@@ -7,6 +7,7 @@ sequence); one that is not newer than the last is dropped whole, so that a late 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -24,6 +25,10 @@ from state.wire import Report, StepDone, SyncRequest
 
 # Earlier boots of an agent whose late reports are recognised.
 FORMER_BOOTS_MAX = 16
+# Boot ids sort by time: one that is earlier than the last is of a late message from an agent that is no more,
+# and believing it would shut out the one that lives. Unless that has been quiet for so long: then it is an
+# agent that was started after its node's clock was set back.
+CLOCK_SET_BACK_AFTER = timedelta(seconds=60)
 
 _LEASE = f"""
     WITH before AS (SELECT engine_error FROM node_lease WHERE node_id = %(node)s)
@@ -36,7 +41,9 @@ _LEASE = f"""
                                ELSE jsonb_path_query_array(jsonb_build_array(l.boot_id) || l.former_boots,
                                                            '$[0 to {FORMER_BOOTS_MAX - 1}]') END
      WHERE NOT l.former_boots ? excluded.boot_id
-       AND (l.boot_id <> excluded.boot_id OR l.sequence < excluded.sequence)
+       AND CASE WHEN l.boot_id = excluded.boot_id THEN l.sequence < excluded.sequence
+                ELSE l.boot_id < excluded.boot_id COLLATE "C"
+                     OR l.last_seen_at < clock_timestamp() - %(quiet)s END
     RETURNING (SELECT engine_error FROM before) AS engine_error_before
 """  # noqa: S608 - only a constant is put in
 _SEEN = (
@@ -205,7 +212,11 @@ def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Call
 
 def _renew_lease(conn: Connection, request: SyncRequest) -> dict[str, Any] | None:
     """What was before; None if the request is not newer than all before it. Even so it may show life."""
-    arguments = {**_stamp(request), "engine_error": request.engine_error}
+    arguments = {
+        **_stamp(request),
+        "engine_error": request.engine_error,
+        "quiet": CLOCK_SET_BACK_AFTER,
+    }
     row = conn.execute(_LEASE, arguments).fetchone()
     if row is None:
         conn.execute(_SEEN, arguments)

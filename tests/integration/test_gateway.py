@@ -36,7 +36,7 @@ class Plane:
         """A registered node, started anew, that nobody is placed on."""
         nodes.register(self.db, node_id, TOKEN)
         nodes.set_cordoned(self.db, node_id, True, actor="test")
-        return HttpNode(node_id, TOKEN, self.process.url, boot_id=str(next(BOOTS)))
+        return HttpNode(node_id, TOKEN, self.process.url, boot_id=f"{next(BOOTS):06}")
 
     @contextmanager
     def working(self, node_id: str) -> Iterator[HttpNode]:

@@ -87,6 +87,32 @@ def test_a_late_report_of_an_earlier_boot_is_dropped(
     assert control.ingest(node.request()).current
 
 
+def test_the_first_message_of_an_earlier_boot_does_not_shut_out_the_agent_that_lives(
+    control: Control, node: ScriptedNode, running: str
+) -> None:
+    """It was on its way when its agent was killed, and the next agent was heard before it."""
+    late = node.request(boot_id="boot-2", sequence=1)
+    node.boot_id, node.sequence = "boot-3", 0
+    node.crash(running)
+    control.sync(node)
+
+    outcome = control.ingest(late)
+
+    assert (outcome.current, observed(control, running)["state"]) == (False, "stopped")
+    assert control.ingest(node.request()).current
+
+
+def test_an_agent_whose_clock_was_set_back_is_believed_once_the_last_one_is_quiet(
+    control: Control, node: ScriptedNode, running: str
+) -> None:
+    """Its boot id sorts before that of the agent it follows, which will not be heard again."""
+    node.boot_id, node.sequence = "boot-0", 0
+    early = control.ingest(node.request()).current
+    control.rows("UPDATE node_lease SET last_seen_at = clock_timestamp() - interval '61 seconds'")
+
+    assert (early, control.ingest(node.request()).current) == (False, True)
+
+
 def test_a_node_without_an_engine_only_shows_life(control: Control, node: ScriptedNode, running: str) -> None:
     """Nothing is concluded from a report that is not there, and results wait for one (LAW 9, LAW 11)."""
     node.pods.clear()
