@@ -1,8 +1,8 @@
 """Each primitive step's effects, on the ports. The fence is asked right before each of them (LAW 5)."""
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import assert_never
 
@@ -117,13 +117,14 @@ class Performer:
         written = labels.VolumeLabels(
             action.user_id, action.workspace_id, self._parts.settings.node_id, action.epoch
         )
-        volume = self._parts.runtime.create_volume(name, written.as_labels())
-        if source is None:
-            host.own_top(volume)
-        else:
-            host.mark(volume, VolumeState.HALF)
-            self._restore(source, volume.mountpoint, partial(removal.sweep_volume, self._parts, action))
-        host.mark(volume, VolumeState.WHOLE)
+        with _discarded_on_failure(partial(removal.sweep_volume, self._parts, action)):
+            volume = self._parts.runtime.create_volume(name, written.as_labels())
+            if source is None:
+                host.own_top(volume)
+            else:
+                host.mark(volume, VolumeState.HALF)
+                self._restore(source, volume.mountpoint)
+            host.mark(volume, VolumeState.WHOLE)
 
     def _pull(self, spec: PodSpec) -> None:
         self._note("pulling the image", 0, None)
@@ -150,18 +151,14 @@ class Performer:
                 code="archive_unsupported",
                 permanent=True,
             )
-        self._restore(source, made.upper_dir, partial(removal.sweep_container, self._parts, made.id))
-        runtime.rename(made.id, name)
+        with _discarded_on_failure(partial(removal.sweep_container, self._parts, made.id)):
+            self._restore(source, made.upper_dir)
+            runtime.rename(made.id, name)
 
-    def _restore(self, source: ArchiveSource, target_dir: str, discard: Callable[[], None]) -> None:
+    def _restore(self, source: ArchiveSource, target_dir: str) -> None:
         note = partial(self._note, "restoring")
-        try:
-            self._parts.archives.restore(self._action, source, target_dir, note)
-            self._fence.check()
-        except (StepError, TakenBack):
-            with suppress(StepError):
-                discard()
-            raise
+        self._parts.archives.restore(self._action, source, target_dir, note)
+        self._fence.check()
 
     def _plan(self, name: str, spec: PodSpec, image_id: str) -> ContainerPlan:
         action, settings = self._action, self._parts.settings
@@ -279,3 +276,14 @@ class Performer:
     def _workspace_is_still(self, volume: Volume) -> bool:
         self._fence.check()
         return not any(user.live for user in self._parts.runtime.users_of(volume.name))
+
+
+@contextmanager
+def _discarded_on_failure(discard: Callable[[], None]) -> Iterator[None]:
+    """Leave nothing half made behind a step that failed: it may never be asked for again."""
+    try:
+        yield
+    except (StepError, TakenBack):
+        with suppress(StepError):
+            discard()
+        raise

@@ -8,7 +8,7 @@ from node_agent import labels
 from node_agent.errors import ProofVoid
 from node_agent.look import find_volume
 from node_agent.parts import Fence, Parts
-from node_agent.runtime import Container, VolumeState
+from node_agent.runtime import Container, Volume, VolumeState
 from state.wire import Action, ArchiveProof, RemovalProof
 
 
@@ -45,6 +45,7 @@ def remove_volume(parts: Parts, action: Action, proof: ArchiveProof, fence: Fenc
         raise ProofVoid("The volume was kept: a running container uses it.")
     _check_same(proof, parts.archives.volume_fingerprint(volume), "volume")
     fence.check()
+    _sweep_users(parts, volume)
     parts.runtime.remove_volume(volume.name)
 
 
@@ -60,6 +61,14 @@ def sweep_volume(parts: Parts, action: Action) -> None:
     volume = find_volume(parts, action)
     if volume is not None and parts.host.volume_state(volume) is VolumeState.HALF:
         parts.runtime.remove_volume(volume.name)
+
+
+def _sweep_users(parts: Parts, volume: Volume) -> None:
+    """Half-made containers of ours would hold the volume for ever: the engine may finish making one for an
+    agent that was killed meanwhile, after the next agent's sweep."""
+    for user in parts.runtime.users_of(volume.name):
+        if user.labels.get(labels.NODE) == parts.settings.node_id:
+            sweep_container(parts, user.id)
 
 
 def sweep_all(parts: Parts) -> int:
