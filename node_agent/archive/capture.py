@@ -11,14 +11,20 @@ from node_agent.archive.fingerprint import TreeScan
 from node_agent.archive.manifest import NOTICE_LENGTH_MAX, NOTICES_MAX, BlobRef, Manifest
 from node_agent.archive.progress import Progress, unwatched
 from node_agent.archive.tar_process import TarProcess, create_argv
-from node_agent.store import BlobWriter, Store, StoreNotFound
+from node_agent.store import CHUNK_BYTES, BlobWriter, Store, StoreNotFound
 
 # gzip -6's size at a seventh of its CPU; two threads keep up with tar.
 ZSTD_LEVEL = 3
 ZSTD_THREADS = 2
+# What a thread compresses at a time. By itself zstd takes 8 MiB, and has up to 70 MiB under way.
+ZSTD_JOB_BYTES = 2 << 20
 NAMES_TOLD_MAX = 10
 # GNU tar's exit status for files that changed, shrank or went while it read them.
 TAR_SAW_CHANGES = 1
+
+_ZSTD = zstandard.ZstdCompressionParameters.from_level(
+    ZSTD_LEVEL, threads=ZSTD_THREADS, job_size=ZSTD_JOB_BYTES, write_checksum=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +43,17 @@ def capture_tree(
     Sockets are left out (`notices_of` names them). Raises CaptureFailed when tar did not read everything,
     StoreError when the store did not take everything; in both cases nothing becomes visible.
     """
-    compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=ZSTD_THREADS, write_checksum=True)
-    stream = compressor.compressobj()
+    stream = zstandard.ZstdCompressor(compression_params=_ZSTD).chunker(chunk_size=CHUNK_BYTES)
     tar_bytes = 0
     with writer, TarProcess(create_argv(source_dir), extracts=False) as tar:
         for chunk in tar.read_chunks():
-            writer.write(stream.compress(chunk))
+            for compressed in stream.compress(chunk):
+                writer.write(compressed)
             tar_bytes += len(chunk)
             progress(tar_bytes, max(tar_bytes, estimate_bytes))
         warnings = _finish(tar, source_dir)
-        writer.write(stream.flush())
+        for compressed in stream.finish():  # type: ignore[no-untyped-call]
+            writer.write(compressed)
         stored = writer.commit()
     blob = BlobRef(key=stored.key, size_bytes=stored.size_bytes, sha256=stored.sha256, tar_bytes=tar_bytes)
     return Captured(blob=blob, warnings=warnings)

@@ -144,22 +144,10 @@ def test_memory_stays_bounded_whatever_the_size(source: Path, tmp_path: Path) ->
         for _ in range(300):
             file.write(os.urandom(MIB))
     (tmp_path / "target").mkdir()
-    program = (
-        "import resource, sys; from pathlib import Path\n"
-        "from node_agent.archive.commit import write_archive\n"
-        "from node_agent.archive.restore import restore_archive\n"
-        "from node_agent.open_store import open_store\n"
-        "from tests.integration.test_archive_strange_trees import REQUEST\n"
-        "peak_kib = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "store = open_store(sys.argv[1]); store.probe(); idle_kib = peak_kib()\n"
-        "made = write_archive(store, REQUEST, Path(sys.argv[2]))\n"
-        "restore_archive(store, made.manifest, Path(sys.argv[3]))\n"
-        "print(peak_kib() - idle_kib)"
-    )
     with rclone_server(tmp_path / "s3", tmp_path / "log") as endpoint:
         url = f"s3://pods?endpoint={endpoint}"
         ran = subprocess.run(
-            [sys.executable, "-c", program, url, str(source), str(tmp_path / "target")],
+            [sys.executable, "-m", "bench.archive_memory", url, str(source), str(tmp_path / "target")],
             env={**os.environ, **CREDENTIALS},
             cwd=Path(__file__).parents[2],
             capture_output=True,
