@@ -25,7 +25,7 @@ from node_agent.results import Results
 from node_agent.runtime import Sight
 from node_agent.survey import Surveyor
 from node_agent.workqueue import Lanes, Work, WorkQueue
-from state.wire import Action, NodeFacts, Report, StepProgress, SyncReply, SyncRequest
+from state.wire import Action, NodeFacts, Report, StepFailed, StepProgress, SyncReply, SyncRequest
 
 REPORT_EVERY_S_MIN = 0.05
 PROGRESS_EVERY_S = 1.0
@@ -220,6 +220,9 @@ class Agent:
             for action in reply.actions:
                 if self._results.lately_accepted(action.id):
                     continue
+                if self._queue.is_outdated(action):
+                    self._results.add(_outdated(action))
+                    continue
                 self._results.forget(action.id)
                 if self._queue.offer(action):
                     log.info("action.taken", action=action.id, verb=action.step.verb, target=action.target)
@@ -287,6 +290,12 @@ class Agent:
                 log.debug("engine.events_ended", why=error.message)
             self._stopping.wait(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+
+def _outdated(action: Action) -> StepFailed:
+    """An answer, not silence: should the database have been set back, it is planned anew."""
+    message = f"A newer step of {action.target} was begun before this one arrived. It was not done."
+    return StepFailed(action_id=action.id, code="superseded", message=message)
 
 
 def _epochs(sight: Sight) -> dict[str, int]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from state.wire import Action
 
 _STARTS = frozenset({"start_pod"})
+# Of so many targets the newest action is remembered.
+TARGETS_REMEMBERED_MAX = 10_000
 _UPLOADS = frozenset({"archive_pod", "archive_workspace"})
 
 
@@ -39,6 +41,12 @@ class WorkQueue:
         self._changed = threading.Condition()
         self._works: dict[str, Work] = {}
         self._closed = False
+        self._newest_attempts: dict[str, int] = {}
+
+    def is_outdated(self, action: Action) -> bool:
+        """A newer action of the same target was in hand before: this one is a late copy (LAW 10)."""
+        with self._changed:
+            return action.attempt < self._newest_attempts.get(action.target, 0)
 
     def offer(self, action: Action) -> bool:
         """Take an action in hand. False when it is in hand already, or the queue is full or closed."""
@@ -47,6 +55,7 @@ class WorkQueue:
             if self._closed or full or action.id in self._works:
                 return False
             self._works[action.id] = Work(action)
+            self._remember(action)
             self._changed.notify()
             return True
 
@@ -103,6 +112,12 @@ class WorkQueue:
         """Wait until nothing is in hand."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._works, timeout_s)
+
+    def _remember(self, action: Action) -> None:
+        reached = self._newest_attempts.pop(action.target, 0)
+        self._newest_attempts[action.target] = max(action.attempt, reached)
+        if len(self._newest_attempts) > TARGETS_REMEMBERED_MAX:
+            del self._newest_attempts[next(iter(self._newest_attempts))]
 
     def _has_lane(self, action: Action, begun: list[Action]) -> bool:
         for verbs, at_once_max in ((_STARTS, self._lanes.starts_max), (_UPLOADS, self._lanes.uploads_max)):

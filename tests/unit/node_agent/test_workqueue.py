@@ -94,3 +94,14 @@ def test_a_closed_queue_hands_out_nothing() -> None:
     assert queue.take() is None
     assert not queue.offer(action("2", "w-a", "p-2"))
     assert queue.wait_empty(0)
+
+
+def test_an_action_older_than_one_of_its_target_before_is_a_late_copy() -> None:
+    """Done after its successors it would undo them; the newest itself may be asked for again."""
+    queue = WorkQueue(LANES)
+    older, newer = (
+        action(str(attempt), "w", "p").model_copy(update={"attempt": attempt}) for attempt in (1, 2)
+    )
+    queue.offer(newer)
+
+    assert (queue.is_outdated(older), queue.is_outdated(newer)) == (True, False)
