@@ -7,7 +7,6 @@ sequence); one that is not newer than the last is dropped whole, so that a late 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -16,39 +15,13 @@ from psycopg.types.json import Jsonb
 from state import events
 from state.backoff import next_failure
 from state.database import Connection, Database
+from state.lease import renew_lease, stamp
 from state.model import Limits, Verb
 from state.observed import Comparison, Exit, Known, Oddity, compare
 from state.results import EXITED, Judge, apply_progress, apply_results, known_failure, open_actions
 from state.rows import failure_to_json
 from state.silence import wake_users_of
 from state.wire import Report, StepDone, SyncRequest
-
-# Earlier boots of an agent whose late reports are recognised.
-FORMER_BOOTS_MAX = 16
-# Boot ids sort by time: one that is earlier than the last is of a late message from an agent that is no more,
-# and believing it would shut out the one that lives. Unless that has been quiet for so long: then it is an
-# agent that was started after its node's clock was set back.
-CLOCK_SET_BACK_AFTER = timedelta(seconds=60)
-
-_LEASE = f"""
-    WITH before AS (SELECT engine_error FROM node_lease WHERE node_id = %(node)s)
-    INSERT INTO node_lease AS l (node_id, boot_id, sequence, last_seen_at, engine_error)
-    VALUES (%(node)s, %(boot)s, %(sequence)s, clock_timestamp(), %(engine_error)s)
-        ON CONFLICT (node_id) DO UPDATE
-       SET boot_id = excluded.boot_id, sequence = excluded.sequence, last_seen_at = excluded.last_seen_at,
-           engine_error = excluded.engine_error,
-           former_boots = CASE WHEN l.boot_id = excluded.boot_id THEN l.former_boots
-                               ELSE jsonb_path_query_array(jsonb_build_array(l.boot_id) || l.former_boots,
-                                                           '$[0 to {FORMER_BOOTS_MAX - 1}]') END
-     WHERE NOT l.former_boots ? excluded.boot_id
-       AND CASE WHEN l.boot_id = excluded.boot_id THEN l.sequence < excluded.sequence
-                ELSE l.boot_id < excluded.boot_id COLLATE "C"
-                     OR l.last_seen_at < clock_timestamp() - %(quiet)s END
-    RETURNING (SELECT engine_error FROM before) AS engine_error_before
-"""  # noqa: S608 - only a constant is put in
-_SEEN = (
-    "UPDATE node_lease SET last_seen_at = clock_timestamp() WHERE node_id = %(node)s AND boot_id = %(boot)s"
-)
 
 _FACTS = """
     UPDATE node SET address = %(address)s, cpu_millis = %(cpu)s, memory_mib = %(memory)s, facts = %(facts)s
@@ -195,7 +168,7 @@ def ingest(db: Database, request: SyncRequest, *, limits: Limits, jitter: Callab
 
 
 def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Callable[[], float]) -> Ingested:
-    lease = _renew_lease(conn, request)
+    lease = renew_lease(conn, request)
     if lease is None:
         return Ingested(current=False)
     _keep_facts(conn, request)
@@ -208,19 +181,6 @@ def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Call
         conn.execute("NOTIFY codepods_observed")
     accepted = tuple(result.action_id for result in request.results)
     return Ingested(current=True, accepted=accepted, changed=changed)
-
-
-def _renew_lease(conn: Connection, request: SyncRequest) -> dict[str, Any] | None:
-    """What was before; None if the request is not newer than all before it. Even so it may show life."""
-    arguments = {
-        **_stamp(request),
-        "engine_error": request.engine_error,
-        "quiet": CLOCK_SET_BACK_AFTER,
-    }
-    row = conn.execute(_LEASE, arguments).fetchone()
-    if row is None:
-        conn.execute(_SEEN, arguments)
-    return row
 
 
 def _note_engine(conn: Connection, request: SyncRequest, error_before: str | None) -> None:
@@ -304,16 +264,16 @@ def _known(conn: Connection, request: SyncRequest, report: Report, limits: Limit
 
 
 def _write(conn: Connection, request: SyncRequest, comparison: Comparison) -> None:
-    stamp = _stamp(request)
+    numbered = stamp(request)
     if comparison.pods:
         conn.execute(
-            _SAW_PODS, {**stamp, "rows": _json(line.model_dump(mode="json") for line in comparison.pods)}
+            _SAW_PODS, {**numbered, "rows": _json(line.model_dump(mode="json") for line in comparison.pods)}
         )
     if comparison.workspaces:
         rows = _json(line.model_dump(mode="json") for line in comparison.workspaces)
-        conn.execute(_SAW_WORKSPACES, {**stamp, "rows": rows})
-    conn.execute(_PODS_ABSENT, {**stamp, "ids": comparison.absent_pods})
-    conn.execute(_WORKSPACES_ABSENT, {**stamp, "ids": comparison.absent_workspaces})
+        conn.execute(_SAW_WORKSPACES, {**numbered, "rows": rows})
+    conn.execute(_PODS_ABSENT, {**numbered, "ids": comparison.absent_pods})
+    conn.execute(_WORKSPACES_ABSENT, {**numbered, "ids": comparison.absent_workspaces})
     if comparison.pins:
         rows = _json({"id": pod_id, "image_id": image_id} for pod_id, image_id in comparison.pins.items())
         conn.execute(_PIN, {"rows": rows})
@@ -393,12 +353,8 @@ def _keep_report(
     payload: dict[str, Any] = report.model_dump(
         mode="json", exclude={"pods": {"__all__": {"session_secret"}}}
     )
-    arguments = {**_stamp(request), "digest": digest, "payload": Jsonb({**payload, "told": list(told)})}
+    arguments = {**stamp(request), "digest": digest, "payload": Jsonb({**payload, "told": list(told)})}
     conn.execute(_KEEP_REPORT, arguments)
-
-
-def _stamp(request: SyncRequest) -> dict[str, Any]:
-    return {"node": request.node_id, "boot": request.boot_id, "sequence": request.sequence}
 
 
 def _json(rows: Iterable[dict[str, Any]]) -> Jsonb:

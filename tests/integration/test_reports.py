@@ -87,6 +87,21 @@ def test_a_late_report_of_an_earlier_boot_is_dropped(
     assert control.ingest(node.request()).current
 
 
+def test_a_former_boot_stays_former_however_quiet_the_node_is(
+    control: Control, node: ScriptedNode, running: str
+) -> None:
+    """A message that was held up for minutes is not taken for an agent whose clock was set back."""
+    late = node.request(sequence=1000)
+    node.boot_id, node.sequence = "boot-2", 0
+    node.crash(running)
+    control.sync(node)
+    control.rows("UPDATE node_lease SET last_seen_at = clock_timestamp() - interval '61 seconds'")
+
+    outcome = control.ingest(late)
+
+    assert (outcome.current, observed(control, running)["state"]) == (False, "stopped")
+
+
 def test_the_first_message_of_an_earlier_boot_does_not_shut_out_the_agent_that_lives(
     control: Control, node: ScriptedNode, running: str
 ) -> None:

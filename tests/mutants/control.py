@@ -143,18 +143,18 @@ CONTROL_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an older report is believed",
         "LAW 11",
-        "state/reports.py",
-        "       AND (l.boot_id <> excluded.boot_id OR l.sequence < excluded.sequence)\n",
-        "",
+        "state/lease.py",
+        "THEN l.sequence < excluded.sequence\n",
+        "THEN true\n",
         (f"{_REPORTS}::test_an_older_report_of_the_same_boot_is_dropped",),
     ),
     Mutant(
         "a report of an earlier boot is believed",
         "LAW 11",
-        "state/reports.py",
+        "state/lease.py",
         "     WHERE NOT l.former_boots ? excluded.boot_id\n",
         "     WHERE true\n",
-        (f"{_REPORTS}::test_a_late_report_of_an_earlier_boot_is_dropped",),
+        (f"{_REPORTS}::test_a_former_boot_stays_former_however_quiet_the_node_is",),
     ),
     Mutant(
         "results are taken without a report",
