@@ -1,6 +1,6 @@
 # Thin targets over compose/install.sh, podctl and the test runner. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down clean test check image psql
+.PHONY: help up down clean test check soak image psql
 
 PYTHON := .venv/bin/python
 PODCTL := .venv/bin/podctl
@@ -33,6 +33,10 @@ test: ## Run the whole suite on the real parts
 check: ## Run the fast gate: format, lint, types, import contracts, unit and property tests
 	@compose/install.sh --for-check
 	@$(PYTHON) -m tests.run --fast
+
+soak: ## Simulate fleets under faults with new seeds until Ctrl-C (SEEDS=n: so many)
+	@compose/install.sh --for-check
+	@$(PYTHON) -m tests.sim --seed "$$(date +%s)" --seeds $(or $(SEEDS),0)
 
 image: ## Build the pod image, if its inputs changed, and print its tag
 	@compose/install.sh

@@ -74,6 +74,7 @@ STAGES = (
     _pytest("tidy", "House rules", "tests/test_tidy.py", fast=True),
     _pytest("unit", "Unit tests", "tests/unit", fast=True),
     _pytest("property", "Property tests", "tests/property", fast=True),
+    _pytest("sim", "Simulated fleets under faults", "tests/sim"),
     Stage(
         "node",
         "The gate's functions, under Node",

@@ -1,0 +1,99 @@
+"""The simulation by hand.
+
+python -m tests.sim                       200 seeds
+python -m tests.sim --seeds 5000          as many as you like; 0 goes on until Ctrl-C
+python -m tests.sim --seed 42 --trace     one seed, with everything that happens in it
+python -m tests.sim --replay FILE         a saved schedule; ends with 0 if it does what FILE expects
+python -m tests.sim --table               every crash point, and pairs of them
+python -m tests.sim --seed 42 --save FILE makes a failing seed small, and saves it
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from pathlib import Path
+
+from tests.sim.campaign import STEPS_PER_RUN, Totals, campaign, shrunk
+from tests.sim.crash_table import crash_table
+from tests.sim.fleet import Outcome, run
+from tests.sim.schedule import Schedule, draw
+
+TELL_EVERY_S = 10.0
+
+
+def _replay(schedule: Schedule, *, trace: bool) -> int:
+    outcome = run(schedule, echo=print if trace else None, strict=True)
+    _show(outcome, trace=not trace)
+    found = outcome.violation.name if outcome.violation else ""
+    return 0 if found == schedule.expect else 1
+
+
+def _show(outcome: Outcome, *, trace: bool) -> None:
+    if trace and outcome.violation is not None:
+        print(*outcome.last_lines, sep="\n")
+    print(f"{outcome.steps} steps, {outcome.faults.total()} faults, trace {outcome.digest[:16]}")
+    print(f"violation: {outcome.violation}" if outcome.violation else "no violation")
+
+
+def _save(schedule: Schedule, path: Path) -> int:
+    outcome = run(schedule, strict=True)
+    if outcome.violation is None:
+        print("nothing is violated: there is nothing to save")
+        return 1
+    small = shrunk(schedule, outcome.violation.name, strict=True)
+    small.save(path)
+    print(f"{outcome.violation}\n{len(small.faults)} of {len(schedule.faults)} faults saved in {path}")
+    return 0
+
+
+def _table() -> int:
+    failed = 0
+    for row in crash_table(pairs=True):
+        counted = f"{row.effects:3} effects, {row.crash_points:3} crash points, {row.pairs:4} pairs"
+        print(f"{row.scenario:8} {counted}:")
+        print(*(row.failures or ("all converged, nothing lost",)), sep="\n")
+        failed += len(row.failures)
+    return 1 if failed else 0
+
+
+def _campaign(first: int, count: int, steps: int) -> int:
+    seeds = range(first, first + count) if count else itertools.count(first)
+    totals, told_at = Totals(), time.monotonic()
+    try:
+        for outcome, totals in campaign(seeds, steps):
+            if outcome.violation is not None:
+                print(f"seed {outcome.schedule.seed}, step {outcome.steps}: {outcome.violation}", flush=True)
+            if time.monotonic() - told_at > TELL_EVERY_S:
+                told_at = time.monotonic()
+                print(*totals.lines(), sep="\n", flush=True)
+    except KeyboardInterrupt:
+        print("stopped")
+    print(*totals.lines(), sep="\n")
+    return 1 if totals.violations else 0
+
+
+def main() -> int:
+    """Do what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="play a saved schedule")
+    parser.add_argument("--seed", type=int, help="play this seed only, or with --seeds begin with it")
+    parser.add_argument("--seeds", type=int, help="how many seeds; 0 goes on until stopped")
+    parser.add_argument("--steps", type=int, default=STEPS_PER_RUN, help="of the phase with faults")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="make a failing seed small and save it")
+    parser.add_argument("--trace", action="store_true", help="print everything that happens")
+    parser.add_argument("--table", action="store_true", help="exhaust the crash points")
+    asked = parser.parse_args()
+    if asked.table:
+        return _table()
+    if asked.replay:
+        return _replay(Schedule.load(asked.replay), trace=asked.trace)
+    if asked.seed is not None and asked.save:
+        return _save(draw(asked.seed, asked.steps), asked.save)
+    if asked.seed is not None and asked.seeds is None:
+        return _replay(draw(asked.seed, asked.steps), trace=asked.trace)
+    return _campaign(asked.seed or 0, 200 if asked.seeds is None else asked.seeds, asked.steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

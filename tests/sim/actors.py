@@ -1,0 +1,324 @@
+"""The programs of the fleet as actors: production's agent and reconciler pass, with ports of the simulation.
+
+Production's threads become greenlets here, one loop each; what they do in a turn is production's own code.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from node_agent.agent import Agent
+from node_agent.archives import Archives
+from node_agent.gateway_client import GatewayError
+from node_agent.parts import Parts, ProgressNote, no_note
+from node_agent.results import Results
+from node_agent.runtime import NetworkPlan
+from node_agent.settings import Settings
+from node_agent.workqueue import Work
+from reconciler import tick
+from state.database import DatabaseUnavailable
+from state.leader import Leadership, LeadershipLost
+from state.model import Limits, World
+from state.outbox import Recorded
+from state.plan import Plan
+from state.wire import Action, StepDone, StepFailed, SyncReply, SyncRequest
+from tests.sim.database import SimDatabase
+from tests.sim.docker import SimDocker
+from tests.sim.host import SimEvent, SimFirewall, SimHost, SimJournal, SimLock
+from tests.sim.ingest import Ingest
+from tests.sim.scheduler import Process, Scheduler
+from tests.sim.store import SimStore
+
+T = TypeVar("T")
+WORKERS = 2
+POLL_S = 10.0
+REST_S = 1.0
+SURVEY_S = 1.0
+TURN_S = 1.0
+SILENCE_S = 5.0
+RESYNC_S = 60.0
+
+
+def _lost(message: str) -> GatewayError:
+    return GatewayError(message, retry_soon=True)
+
+
+class SimGateway:
+    """The way to the gateway and back, which may lose, delay and repeat what is on it."""
+
+    def __init__(self, docker: SimDocker, ingest: Ingest, process: Process) -> None:
+        self._node_id = docker.node_id
+        self._scheduler = docker.scheduler
+        self._ingest = ingest
+        self._process = process
+        self.cut_until_s = 0.0
+        # The agent's ear, for what is delivered again.
+        self.take: Callable[[SyncReply], None] = lambda _reply: None
+
+    def sync(self, request: SyncRequest) -> SyncReply:
+        """See Gateway."""
+        scheduler = self._scheduler
+
+        def up() -> Any:
+            if scheduler.now_s < self.cut_until_s:
+                raise _lost("the network is cut")
+            return self._ingest.ingest(request)
+
+        detail = f"#{request.sequence} results={len(request.results)}"
+        ingested = scheduler.call(
+            "net.sync", up, _lost, detail=detail, duplicate=lambda: self._again(request)
+        )
+        if not ingested.current:
+            raise GatewayError("stale_report", retry_soon=True, overtaken=True)
+        if not ingested.accepted:
+            scheduler.wait_for(lambda: self._ingest.has_news(request), request.wait_s)
+        reply = scheduler.call("db.news", lambda: self._ingest.news(request, ingested.accepted), _lost)
+        return scheduler.call(
+            "net.actions" if reply.actions else "net.reply",
+            lambda: reply,
+            _lost,
+            detail=f"actions={len(reply.actions)}",
+            duplicate=lambda: self._told_again(reply),
+        )
+
+    def _again(self, request: SyncRequest) -> None:
+        """The same message arrives once more, later."""
+
+        def arrive() -> None:
+            self._scheduler.sleep(self._scheduler.random.uniform(0.01, 20))
+            self._scheduler.call("net.duplicate", lambda: self._ingest.ingest(request), _lost)
+
+        self._scheduler.spawn(Process("network"), "network", arrive)
+
+    def _told_again(self, reply: SyncReply) -> None:
+        """The same actions are delivered once more, perhaps long after they were done."""
+
+        def arrive() -> None:
+            self._scheduler.sleep(self._scheduler.random.uniform(0.01, 150))
+            self._scheduler.tell(f"{self._node_id} is told again: {[action.id for action in reply.actions]}")
+            self.take(reply)
+
+        self._scheduler.spawn(self._process, f"{self._process.name}/{self._process.birth}/late", arrive)
+
+
+class WatchedExecutor:
+    """Production's executor, and marks for what became of its actions."""
+
+    def __init__(
+        self, inner: Any, process: Process, history: dict[str, set[int]], marks: Counter[str]
+    ) -> None:
+        self._inner = inner
+        self._process = process
+        self._history = history
+        self._marks = marks
+
+    def execute(
+        self, action: Action, taken_back: Any = None, note: ProgressNote = no_note
+    ) -> StepDone | StepFailed:
+        """See Executor."""
+        boots = self._history.setdefault(action.id, set())
+        repeated = bool(boots - {self._process.birth})
+        boots.add(self._process.birth)
+        self._marks["resumed_after_crash"] += repeated
+        self._marks["archive_repeated"] += repeated and action.step.verb.startswith("archive")
+        result: StepDone | StepFailed = self._inner.execute(action, taken_back, note)
+        if isinstance(result, StepFailed):
+            self._marks[f"code:{result.code}"] += 1
+            self._marks["stale_epoch_refused"] += result.code == "stale_epoch"
+            self._marks["proof_void"] += result.code == "proof_void"
+        return result
+
+
+class AgentActor:
+    """One agent process on a node: the poll, the reporter, the surveyor and the workers."""
+
+    def __init__(
+        self,
+        docker: SimDocker,
+        store: SimStore,
+        ingest: Ingest,
+        process: Process,
+        history: dict[str, set[int]],
+        marks: Counter[str],
+    ) -> None:
+        scheduler = self._scheduler = docker.scheduler
+        self.process = process
+        self.gateway = SimGateway(docker, ingest, process)
+        parts = Parts(
+            settings=_SETTINGS[docker.node_id],
+            runtime=docker,
+            host=cast("Any", SimHost(docker)),
+            journal=SimJournal(docker),
+            archives=Archives(store),
+            firewall=cast("Any", SimFirewall()),
+            network=NetworkPlan("net", "br", 1500),
+            ide_answers=docker.answers,
+        )
+        agent = self._agent = Agent(parts, self.gateway)
+        self.gateway.take = agent._take
+        self.boot_id = agent._boot_id = f"{process.birth:020d}-boot"
+        agent._sending = cast("Any", SimLock(scheduler))
+        agent._results = Results(lambda: scheduler.now_s)
+        agent._executor = cast("Any", WatchedExecutor(agent._executor, process, history, marks))
+        loops: list[tuple[str, Callable[[], None]]] = [
+            ("poll", self._poll),
+            ("report", self._report),
+            ("survey", self._survey),
+        ]
+        loops += [(f"work-{n}", self._work) for n in range(WORKERS)]
+        for name, loop in loops:
+            scheduler.spawn(process, f"{process.name}/{process.birth}/{name}", loop)
+
+    def _poll(self) -> None:
+        while True:
+            self._agent._adopt()
+            if self._agent._sync(POLL_S) is not None:
+                self._scheduler.sleep(REST_S)
+
+    def _report(self) -> None:
+        wanted = self._agent._report_wanted
+        while True:
+            self._scheduler.wait_for(wanted.is_set)
+            wanted.clear()
+            if self._agent._sync(0.0) is not None:
+                wanted.set()
+                self._scheduler.sleep(REST_S)
+
+    def _survey(self) -> None:
+        news = self._agent._surveyor._news
+        while True:
+            self._scheduler.wait_for(news.is_set)
+            news.clear()
+            if self._agent._surveyor.survey():
+                self._scheduler.sleep(SURVEY_S)
+                news.set()
+
+    def _work(self) -> None:
+        queue = self._agent._queue
+        while True:
+            self._scheduler.wait_for(lambda: any(map(queue.may_run, queue.in_hand())))
+            work = queue.take()
+            assert work is not None
+            _with_virtual_wait(work, self._scheduler)
+            self._agent._do(work)
+
+
+def _with_virtual_wait(work: Work, scheduler: Scheduler) -> None:
+    event = SimEvent(scheduler)
+    if work.taken_back.is_set():
+        event.set()
+    work.taken_back = event
+
+
+_SETTINGS = {
+    node_id: Settings(
+        node_id=node_id,
+        accept_unsandboxed=True,
+        workers_max=WORKERS,
+        data_dir=Path("/sim/data"),
+        sync_wait_s=0.0,
+        cpu_millis=8000,
+        memory_mib=16384,
+    )
+    for node_id in ("node-0", "node-1", "node-2")
+}
+
+
+class DatabasePort:
+    """A reconciler's connection to the database."""
+
+    def __init__(self, db: SimDatabase, scheduler: Scheduler) -> None:
+        self._db = db
+        self._scheduler = scheduler
+
+    def _call(self, name: str, effect: Callable[[], T], *, mutates: bool = False) -> T:
+        return self._scheduler.call(f"db.{name}", effect, DatabaseUnavailable, mutates=mutates)
+
+    def lead(self, holder: str) -> Leadership | None:
+        """See state.leader."""
+        return self._call("lead", lambda: self._db.lead(holder))
+
+    def clock(self) -> datetime:
+        """See state.snapshot."""
+        return self._call("clock", self._db.clock)
+
+    def note_silence(self, since: datetime, limits: Limits) -> None:
+        """See state.silence."""
+        self._call("note_silence", lambda: self._db.note_silence(since, limits.node_silent_after))
+
+    def claim_due(self, limit: int, redeliver_after: timedelta) -> list[str]:
+        """See state.snapshot."""
+        return self._call("claim_due", lambda: self._db.claim_due(limit, redeliver_after))
+
+    def read_world(self, workspace_ids: list[str], leading_since: datetime) -> World:
+        """See state.snapshot."""
+        return self._call("read_world", lambda: self._db.read_world(workspace_ids, leading_since))
+
+    def record(self, plan: Plan, lead: Leadership, now: datetime, examined: list[str]) -> Recorded:
+        """See state.outbox."""
+        return self._call(
+            "record", lambda: self._db.record(plan, lead, now, examined), mutates=bool(plan.steps)
+        )
+
+    def all_workspaces(self) -> list[str]:
+        """See state.snapshot.page_workspaces."""
+        return self._call("page", lambda: sorted(self._db.workspaces))
+
+
+class ReconcilerActor:
+    """A reconciler process: it leads if it can, and passes over what is due."""
+
+    def __init__(self, db: SimDatabase, scheduler: Scheduler, process: Process, limits: Limits) -> None:
+        self._port = DatabasePort(db, scheduler)
+        self._scheduler = scheduler
+        self._process = process
+        self._limits = limits
+        self._leading: tick.Leading | None = None
+        self._silence_at_s = 0.0
+        self._resync_at_s = 0.0
+        self._attend_at_s = 0.0
+        self._db = db
+        scheduler.spawn(process, f"{process.name}/{process.birth}", self._run)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._turn()
+            except DatabaseUnavailable:
+                self._scheduler.sleep(TURN_S)
+            except LeadershipLost:
+                self._leading = None
+            self._scheduler.wait_for(self._may_turn, TURN_S)
+
+    def _may_turn(self) -> bool:
+        """A doorbell that only says: look sooner."""
+        now = self._db.clock()
+        return self._leading is not None and any(due_at <= now for _, due_at in self._db.due_times())
+
+    def _turn(self) -> None:
+        now_s, port = self._scheduler.now_s, self._port
+        if now_s >= self._attend_at_s or self._leading is None:
+            self._attend_at_s = now_s + 5.0
+            self._attend()
+        leading = self._leading
+        if leading is None:
+            return
+        if now_s >= self._silence_at_s:
+            self._silence_at_s = now_s + SILENCE_S
+            port.note_silence(leading.since, self._limits)
+        now = port.clock()
+        tick.tick(cast("Any", port), self._limits, leading, now)
+        if now_s >= self._resync_at_s:
+            self._resync_at_s = now_s + RESYNC_S
+            tick.examine(cast("Any", port), self._limits, leading, now, port.all_workspaces())
+
+    def _attend(self) -> None:
+        holder = f"{self._process.name}/{self._process.birth}"
+        leadership = self._port.lead(holder)
+        if leadership is None:
+            self._leading = None
+        elif self._leading is None or self._leading.leadership != leadership:
+            self._leading = tick.Leading(leadership, self._port.clock())
+            self._resync_at_s = 0.0

@@ -1,0 +1,117 @@
+"""Small spaces, exhausted: kill whoever makes the nth effect, before and after it, for every n.
+
+An effect is every change on an engine, a disk, in the store or the outbox between a wish and its fulfilment.
+Each run must come to what was wished, with nothing lost and nothing left half made.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations, product
+
+from state.model import Desired
+from tests.sim.fleet import Fleet
+from tests.sim.host import SimTime
+from tests.sim.schedule import ANY_ACTOR, ANY_EFFECT, NODES, Fault
+from tests.sim.scheduler import Armed
+from tests.sim.seams import installed
+from tests.sim.truth import Violation
+
+POD = "p-0-0"
+SEED = 1
+PAIRS_EFFECTS_MAX = 15
+CRASHES = ("crash_before", "crash_after")
+_STEPS_MAX = 20_000
+
+Act = Callable[[Fleet], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is so before, and the wishes whose effects are interrupted, each once the one before is true."""
+
+    name: str
+    before: tuple[Act, ...]
+    acts: tuple[Act, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    scenario: str
+    effects: int
+    crash_points: int
+    pairs: int
+    failures: tuple[str, ...]
+
+
+def _wish(desired: Desired) -> Act:
+    def act(fleet: Fleet) -> None:
+        fleet.happen(Fault(0, POD, 0, f"wish:{desired}"))
+
+    return act
+
+
+def _used(fleet: Fleet) -> None:
+    """Something is in the pod that can be lost."""
+    for docker, container in fleet.truth.containers(POD):
+        fleet.write(docker, container)
+
+
+def _cordon_its_node(fleet: Fleet) -> None:
+    placement = fleet.db.workspaces["w-0"].placement
+    for node_id in NODES:
+        fleet.db.nodes[node_id].cordoned = placement is not None and placement.node_id == node_id
+
+
+_RUNNING, _ARCHIVED = _wish(Desired.RUNNING), _wish(Desired.ARCHIVED)
+SCENARIOS = (
+    Scenario("archive", (_RUNNING, _used), (_ARCHIVED,)),
+    Scenario("restore", (_RUNNING, _used, _ARCHIVED), (_RUNNING,)),
+    Scenario("move", (_RUNNING, _used, _cordon_its_node), (_ARCHIVED, _RUNNING)),
+    Scenario("delete", (_RUNNING, _used), (_wish(Desired.DELETED),)),
+)
+
+
+def play(scenario: Scenario, faults: tuple[tuple[int, str], ...]) -> tuple[int, Violation | None]:
+    """Run with crashes at these effects; how many effects there were, and what went wrong."""
+    fleet = Fleet(SEED)
+    with installed(SimTime(fleet.scheduler), fleet.trees):
+        try:
+            for act in scenario.before:
+                _until_so(fleet, act)
+            began = fleet.scheduler.effects
+            fleet.scheduler.armed = [
+                Armed(Fault(0, ANY_ACTOR, nth, kind, ANY_EFFECT), nth) for nth, kind in faults
+            ]
+            for act in scenario.acts:
+                _until_so(fleet, act)
+            effects = fleet.scheduler.effects - began
+            fleet.heal()
+            fleet.converge()
+        except Violation as found:
+            return 0, found
+    return effects, None
+
+
+def _until_so(fleet: Fleet, act: Act) -> None:
+    act(fleet)
+    last_step = fleet.scheduler.steps + _STEPS_MAX
+    while fleet.amiss() is not None:
+        if fleet.scheduler.steps > last_step:
+            raise Violation("I6", f"after {_STEPS_MAX} steps still: {fleet.amiss()}")
+        fleet.step()
+
+
+def crash_table(*, pairs: bool) -> Iterator[Row]:
+    """Every single crash point of each scenario; with `pairs` every two of them where effects are few."""
+    for scenario in SCENARIOS:
+        effects, broken = play(scenario, ())
+        failures = [f"without any crash: {broken}"] if broken else []
+        singles = list(product(range(1, effects + 1), CRASHES))
+        twos = list(combinations(singles, 2)) if pairs and effects <= PAIRS_EFFECTS_MAX else []
+        for faults in [*((single,) for single in singles), *twos]:
+            _, broken = play(scenario, faults)
+            if broken:
+                failures.append(f"{faults}: {broken}")
+        yield Row(scenario.name, effects, len(singles), len(twos), tuple(failures))

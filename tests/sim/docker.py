@@ -1,0 +1,337 @@
+"""A node's engine and disk in memory, behind production's ports: the truth, which survives the agent."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from node_agent.errors import Conflict, EngineUnavailable, NotFound, StepError
+from node_agent.labels import POD, is_partial
+from node_agent.runtime import (
+    Container,
+    ContainerPlan,
+    EngineFacts,
+    NetworkPlan,
+    Sight,
+    Status,
+    Volume,
+    VolumeState,
+)
+from tests.sim.scheduler import Scheduler
+from tests.sim.trees import Tree, Trees
+
+T = TypeVar("T")
+EPOCH_START = datetime(2026, 3, 1, tzinfo=UTC)
+NEVER = "0001-01-01T00:00:00Z"
+IMAGE_ID = "sha256:" + "1" * 64
+IDE_STARTS_S = 0.3
+STOP_TAKES_S = 0.2
+
+
+def at(now_s: float) -> datetime:
+    """The virtual clock as a date."""
+    return EPOCH_START + timedelta(seconds=now_s)
+
+
+@dataclass(eq=False)
+class SimContainer:
+    """A container, its changes with it."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    volume: str
+    session_dir: str
+    host_port: int
+    upper_dir: str
+    tree: Tree
+    status: Status = Status.CREATED
+    started_at: str = NEVER
+    finished_at: str = NEVER
+    answers_at_s: float = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Not one that is still being restored into."""
+        return not is_partial(self.name)
+
+    @property
+    def pod_id(self) -> str:
+        """By its label."""
+        return self.labels.get(POD, "")
+
+    def seen(self) -> Container:
+        """As `docker inspect` shows it."""
+        return Container(
+            id=self.id,
+            name=self.name,
+            labels=self.labels,
+            status=self.status,
+            image_id=IMAGE_ID,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            exit_code=0 if self.status is Status.EXITED else None,
+            upper_dir=self.upper_dir,
+            host_port=self.host_port if self.status is Status.RUNNING else None,
+            volumes=(self.volume,),
+            session_dir=self.session_dir,
+        )
+
+
+@dataclass(eq=False)
+class SimVolume:
+    """A volume, and the marker beside it."""
+
+    name: str
+    labels: Mapping[str, str]
+    mountpoint: str
+    tree: Tree
+    marker: VolumeState | None = None
+
+    def seen(self) -> Volume:
+        """As `docker volume inspect` shows it."""
+        return Volume(self.name, self.labels, self.mountpoint)
+
+
+@dataclass(eq=False)
+class SimDocker:
+    """One node's engine. `changed(what, thing)` is called right before each effect that matters."""
+
+    node_id: str
+    scheduler: Scheduler
+    trees: Trees
+    changed: Callable[[str, "SimDocker", SimContainer | SimVolume], None]
+    containers: dict[str, SimContainer] = field(default_factory=dict)
+    volumes: dict[str, SimVolume] = field(default_factory=dict)
+    sessions: dict[str, str] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
+    down_until_s: float = 0.0
+    mutations: int = 0
+    made: int = 0
+
+    # ---- the engine's port ---------------------------------------------------------------------------------
+
+    def call(self, port: str, effect: Callable[[], T], *, mutates: bool = False, detail: str = "") -> T:
+        """One request to the engine."""
+
+        def reached() -> T:
+            if self.scheduler.now_s < self.down_until_s:
+                raise EngineUnavailable("The engine does not answer.")
+            return effect()
+
+        return self.scheduler.call(
+            f"docker.{port}", reached, EngineUnavailable, mutates=mutates, detail=detail
+        )
+
+    def facts(self) -> EngineFacts:
+        """See Runtime."""
+        return self.call("facts", lambda: EngineFacts("28", "1.48", "overlay2", ("runc",), 8000, 16384))
+
+    def look(self) -> Sight:
+        """See Runtime."""
+        return self.call(
+            "look",
+            lambda: Sight(
+                tuple(found.seen() for found in self.containers.values()),
+                tuple(found.seen() for found in self.volumes.values()),
+            ),
+        )
+
+    def of_pod(self, pod_id: str) -> tuple[Container, ...]:
+        """See Runtime."""
+        return self.call(
+            "of_pod", lambda: tuple(c.seen() for c in self.containers.values() if c.pod_id == pod_id)
+        )
+
+    def inspect(self, container: str) -> Container | None:
+        """See Runtime."""
+        return self.call("inspect", lambda: self._inspect(container), detail=container)
+
+    def _inspect(self, container: str) -> Container | None:
+        found = self.containers.get(container)
+        return found.seen() if found else None
+
+    def volume(self, name: str) -> Volume | None:
+        """See Runtime."""
+        return self.call("volume", lambda: self.volumes[name].seen() if name in self.volumes else None)
+
+    def users_of(self, volume: str) -> tuple[Container, ...]:
+        """See Runtime."""
+        return self.call(
+            "users_of", lambda: tuple(c.seen() for c in self.containers.values() if c.volume == volume)
+        )
+
+    def image_id(self, reference: str) -> str | None:
+        """See Runtime; every image is there."""
+        return self.call("image_id", lambda: IMAGE_ID)
+
+    def pull(self, reference: str) -> None:
+        """See Runtime."""
+        self.call("pull", lambda: None)
+
+    def create(self, plan: ContainerPlan) -> Container:
+        """See Runtime."""
+        return self.call("create", lambda: self._create(plan), mutates=True, detail=plan.name)
+
+    def _create(self, plan: ContainerPlan) -> Container:
+        if any(found.name == plan.name for found in self.containers.values()):
+            raise Conflict(f"The name {plan.name} is taken.")
+        self.made += 1
+        container_id = f"{self.node_id}-c{self.made}"
+        upper = f"/sim/{self.node_id}/{container_id}"
+        made = SimContainer(
+            container_id,
+            plan.name,
+            dict(plan.labels),
+            plan.volume,
+            plan.session_dir,
+            20000 + self.made,
+            upper,
+            self.trees.make(upper),
+        )
+        if plan.volume not in self.volumes:
+            # The engine makes a missing volume by itself, without our labels or marker.
+            self._create_volume(plan.volume, {})
+        self.containers[container_id] = made
+        self._did("create", made)
+        return made.seen()
+
+    def rename(self, container_id: str, name: str) -> None:
+        """See Runtime."""
+
+        def effect() -> None:
+            found = self._container(container_id)
+            if any(other.name == name for other in self.containers.values()):
+                raise Conflict(f"The name {name} is taken.")
+            found.name = name
+            self._did("rename", found)
+
+        self.call("rename", effect, mutates=True, detail=name)
+
+    def start(self, container_id: str) -> None:
+        """See Runtime."""
+        self.call("start", lambda: self.start_now(container_id), mutates=True, detail=container_id)
+
+    def start_now(self, container_id: str) -> None:
+        """Also by hand."""
+        found = self._container(container_id)
+        if found.status is Status.RUNNING:
+            return
+        found.status, found.started_at = Status.RUNNING, self._stamp()
+        found.answers_at_s = self.scheduler.now_s + IDE_STARTS_S
+        self._did("start", found)
+
+    def unpause(self, container_id: str) -> None:
+        """See Runtime."""
+        self.call("unpause", lambda: None)
+
+    def stop(self, container_id: str, grace_s: int) -> None:
+        """See Runtime."""
+        self.call("stop", lambda: self.stop_now(container_id), mutates=True, detail=container_id)
+        self.scheduler.sleep(STOP_TAKES_S)
+
+    def stop_now(self, container_id: str) -> None:
+        """Also by itself."""
+        found = self._container(container_id)
+        if found.status is Status.RUNNING:
+            found.status, found.finished_at = Status.EXITED, self._stamp()
+            self._did("stop", found)
+
+    def remove(self, container_id: str) -> None:
+        """See Runtime."""
+
+        def effect() -> None:
+            found = self.containers.get(container_id)
+            if found is None:
+                return
+            if found.status is Status.RUNNING:
+                raise Conflict("The container runs.")
+            self._did("remove", found)
+            del self.containers[container_id]
+            self.trees.drop(found.upper_dir)
+
+        self.call("remove", effect, mutates=True, detail=container_id)
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:
+        """See Runtime; one that is there is returned as it is."""
+        return self.call(
+            "create_volume", lambda: self._create_volume(name, labels), mutates=True, detail=name
+        )
+
+    def _create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:
+        if name not in self.volumes:
+            mountpoint = f"/sim/{self.node_id}/volumes/{name}"
+            made = SimVolume(name, dict(labels), mountpoint, self.trees.make(mountpoint))
+            self.volumes[name] = made
+            self._did("create_volume", made)
+        return self.volumes[name].seen()
+
+    def remove_volume(self, name: str) -> None:
+        """See Runtime."""
+
+        def effect() -> None:
+            found = self.volumes.get(name)
+            if found is None:
+                return
+            if any(user.volume == name for user in self.containers.values()):
+                raise Conflict("A container mounts the volume.")
+            self._did("remove_volume", found)
+            del self.volumes[name]
+            self.trees.drop(found.mountpoint)
+
+        self.call("remove_volume", effect, mutates=True, detail=name)
+
+    def ensure_network(self, plan: NetworkPlan) -> None:
+        """See Runtime; the network is always there."""
+
+    def attach(self, container_id: str, network: str) -> None:
+        """See Runtime."""
+        self.call("attach", lambda: self._container(container_id) and None)
+
+    def last_lines(self, container_id: str, lines: int) -> str:
+        """See Runtime."""
+        return ""
+
+    def changes(self) -> Iterator[None]:
+        """See Runtime; hints only, and this engine gives none."""
+        return iter(())
+
+    def close(self) -> None:
+        """See Runtime."""
+
+    # ---- by itself -----------------------------------------------------------------------------------------
+
+    def reboot(self) -> None:
+        """Every container exits; the restart policy `no` keeps them so."""
+        for container in list(self.containers.values()):
+            self.stop_now(container.id)
+
+    def answers(self, _host: str, port: int, _secret: str) -> bool:
+        """Stands for `ide_answers`."""
+
+        def effect() -> bool:
+            return any(
+                found.host_port == port and self.scheduler.now_s >= found.answers_at_s
+                for found in self.containers.values()
+                if found.status is Status.RUNNING
+            )
+
+        return self.scheduler.call("ide.answers", effect, _no_probe_error)
+
+    def _container(self, container_id: str) -> SimContainer:
+        try:
+            return self.containers[container_id]
+        except KeyError:
+            raise NotFound(f"There is no container {container_id}.") from None
+
+    def _did(self, what: str, thing: SimContainer | SimVolume) -> None:
+        self.mutations += 1
+        self.changed(what, self, thing)
+
+    def _stamp(self) -> str:
+        self.made += 1
+        return f"{at(self.scheduler.now_s):%Y-%m-%dT%H:%M:%S.%f}{self.made % 1000:03d}Z"
+
+
+def _no_probe_error(message: str) -> Exception:
+    return StepError(message, code="engine_unavailable")

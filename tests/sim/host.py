@@ -1,0 +1,145 @@
+"""The agent's own files, its journal, its firewall and its clock, on a simulated node."""
+
+import hashlib
+import threading
+from collections.abc import Iterable
+from datetime import datetime, tzinfo
+
+from node_agent.errors import StepError
+from node_agent.journal import Journal
+from node_agent.runtime import Volume, VolumeState
+from tests.sim.docker import SimDocker, at
+from tests.sim.scheduler import Scheduler
+
+
+def _host_error(message: str) -> StepError:
+    return StepError(message, code="host_io")
+
+
+class SimHost:
+    """Stands for HostFiles: session secrets and volume markers, on the node's disk."""
+
+    def __init__(self, docker: SimDocker) -> None:
+        self._docker = docker
+        self._scheduler = docker.scheduler
+
+    def session_dir(self, pod_id: str, epoch: int) -> str:
+        """See HostFiles."""
+        return f"/sim/{self._docker.node_id}/session/{pod_id}-e{epoch}"
+
+    def write_session(self, session_dir: str) -> str:
+        """See HostFiles."""
+        secret = hashlib.sha256(f"{session_dir} {self._scheduler.steps}".encode()).hexdigest()
+
+        def effect() -> None:
+            self._docker.sessions[session_dir] = secret
+
+        self._scheduler.call("host.write_session", effect, _host_error, mutates=True)
+        return secret
+
+    def read_session(self, session_dir: str | None) -> str | None:
+        """See HostFiles."""
+        return self._docker.sessions.get(session_dir or "")
+
+    def drop_session(self, pod_id: str, epoch: int) -> None:
+        """See HostFiles."""
+        self._docker.sessions.pop(self.session_dir(pod_id, epoch), None)
+
+    def volume_state(self, volume: Volume | None) -> VolumeState:
+        """See HostFiles."""
+        if volume is None:
+            return VolumeState.ABSENT
+        found = self._docker.volumes.get(volume.name)
+        if found is None:
+            raise _host_error(f"{volume.name} went away")
+        if found.marker is not None:
+            return found.marker
+        return VolumeState.STRANGE if found.tree.data else VolumeState.HALF
+
+    def mark(self, volume: Volume, state: VolumeState) -> None:
+        """See HostFiles."""
+
+        def effect() -> None:
+            found = self._docker.volumes.get(volume.name)
+            if found is None:
+                raise _host_error(f"{volume.name} went away")
+            found.marker = state
+
+        self._scheduler.call("host.mark", effect, _host_error, mutates=True, detail=f"{volume.name} {state}")
+
+    def own_top(self, volume: Volume) -> None:
+        """See HostFiles."""
+
+
+class SimJournal(Journal):
+    """Production's journal, with its file on the simulated disk."""
+
+    def __init__(self, docker: SimDocker) -> None:
+        self._docker = docker
+        self._lock = threading.Lock()
+        self._epochs = dict(docker.epochs)
+
+    def see_all(self, epochs: dict[str, int]) -> None:
+        """The port call comes before the lock is taken: actors share one thread."""
+        if any(epoch > self._epochs.get(key, 0) for key, epoch in epochs.items()):
+            self._docker.scheduler.call("journal.see", lambda: None, OSError, mutates=True)
+        super().see_all(epochs)
+
+    def _write(self, epochs: dict[str, int]) -> None:
+        self._docker.epochs.clear()
+        self._docker.epochs.update(epochs)
+
+
+class SimFirewall:
+    """Stands for Firewall: the rules always hold."""
+
+    def ensure(self) -> None:
+        """See Firewall."""
+
+
+class SimTime:
+    """Stands for the modules `time` and `datetime.datetime` in the agent."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+
+    def monotonic(self) -> float:
+        """The virtual clock."""
+        return self._scheduler.now_s
+
+    def time_ns(self) -> int:
+        """The virtual clock."""
+        return int(self._scheduler.now_s * 1e9)
+
+    def now(self, _zone: tzinfo | None = None) -> datetime:
+        """The virtual clock."""
+        return at(self._scheduler.now_s)
+
+
+class SimEvent(threading.Event):
+    """An event whose `wait` waits on the virtual clock."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """See threading.Event."""
+        self._scheduler.wait_for(self.is_set, timeout if timeout is not None else 3600)
+        return self.is_set()
+
+
+class SimLock:
+    """A lock between greenlets, which all run in one thread."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._held = False
+
+    def __enter__(self) -> None:
+        if self._held:
+            self._scheduler.wait_for(lambda: not self._held)
+        self._held = True
+
+    def __exit__(self, *_error: Iterable[object]) -> None:
+        self._held = False

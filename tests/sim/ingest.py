@@ -1,0 +1,233 @@
+"""What a node says, taken into the simulated database: a small model of state.reports and state.results.
+
+What a report changes is decided by production's `state.observed.compare`, and how failures are weighed by
+production's `state.backoff`.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from state.backoff import live_failure, next_failure
+from state.delivery import ACTIONS_PER_REPLY_MAX
+from state.lease import CLOCK_SET_BACK_AFTER, FORMER_BOOTS_MAX
+from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb, WorkspaceObserved
+from state.observed import Comparison, Exit, Known, compare
+from state.reports import Ingested
+from state.results import EXITED
+from state.wire import Action, Report, StepDone, StepFailed, StepResult, SyncReply, SyncRequest
+from tests.sim.database import SimDatabase
+from tests.sim.rows import ActionRow, NodeRow, known_row, known_workspace_row
+
+_ARCHIVING = (Verb.ARCHIVE_POD, Verb.ARCHIVE_WORKSPACE)
+
+
+class Ingest:
+    """The gateway's transactions."""
+
+    def __init__(
+        self, db: SimDatabase, limits: Limits, jitter: Callable[[], float], marks: Counter[str]
+    ) -> None:
+        self._db = db
+        self._limits = limits
+        self._jitter = jitter
+        self._marks = marks
+
+    # ---- up ------------------------------------------------------------------------------------------------
+
+    def ingest(self, request: SyncRequest) -> Ingested:
+        """One request, in one transaction."""
+        node = self._db.nodes[request.node_id]
+        if not self._renew_lease(node, request):
+            self._marks["stale_report_dropped"] += 1
+            self._marks["zombie_rejected"] += bool(request.results and request.boot_id in node.former_boots)
+            return Ingested(current=False)
+        node.cpu_millis, node.memory_mib = request.facts.cpu_millis, request.facts.memory_mib
+        if request.report is None:
+            return Ingested(current=True)
+        same = node.report == request.report
+        known = None if same else self._known(request, request.report)
+        for result in request.results:
+            self._apply(node, result)
+        if known is not None and request.report is not None:
+            self._write(node, compare(known, request.report), known)
+            node.report = request.report
+        return Ingested(True, tuple(result.action_id for result in request.results), known is not None)
+
+    def _renew_lease(self, node: NodeRow, request: SyncRequest) -> bool:
+        if request.boot_id in node.former_boots:
+            return False
+        if not self._is_newer(node, request):
+            if request.boot_id == node.boot_id:
+                node.last_seen_at = self._db.clock()
+            return False
+        if node.boot_id not in ("", request.boot_id):
+            node.former_boots = [node.boot_id, *node.former_boots][:FORMER_BOOTS_MAX]
+        node.boot_id, node.sequence, node.last_seen_at = request.boot_id, request.sequence, self._db.clock()
+        if (node.engine_error is None) != (request.engine_error is None):
+            self._db.wake_users_of(node.id)
+        node.engine_error = request.engine_error
+        return True
+
+    def _is_newer(self, node: NodeRow, request: SyncRequest) -> bool:
+        if request.boot_id == node.boot_id:
+            return request.sequence > node.sequence
+        quiet = node.last_seen_at is None or self._db.clock() - node.last_seen_at > CLOCK_SET_BACK_AFTER
+        return request.boot_id > node.boot_id or quiet
+
+    def _known(self, request: SyncRequest, report: Report) -> Known:
+        db, node_id, now = self._db, request.node_id, self._db.clock()
+        told = {line.pod_id for line in report.pods}
+        pods = {}
+        for pod in db.pods.values():
+            here = pod.observed_node_id == node_id and pod.observed is not None
+            if pod.id in told or (here and pod.observed and pod.observed.state is not Observed.ABSENT):
+                row = db.open.get(pod.id)
+                pods[pod.id] = known_row(
+                    pod,
+                    db.workspaces[pod.workspace_id].placement,
+                    open_id=row.action.id if row else None,
+                    open_verb=row.verb if row else None,
+                    state_for=now - pod.since if pod.since else timedelta(0),
+                    stop_taken_back=self._stop_taken_back(pod.id, pod.since),
+                )
+        volumes = {line.workspace_id for line in report.workspaces}
+        workspaces = {}
+        for workspace in db.workspaces.values():
+            seen = workspace.observed
+            here = workspace.observed_node_id == node_id and seen is not None
+            if workspace.id in volumes or (here and seen and seen.state is not WorkspaceObserved.ABSENT):
+                row = db.open.get(workspace.id)
+                workspaces[workspace.id] = known_workspace_row(workspace, row.verb if row else None)
+        closed = frozenset(line.action_id for line in request.results if isinstance(line, StepDone))
+        return Known(node_id, pods, workspaces, closed, self._limits.healthy_after)
+
+    def _stop_taken_back(self, pod_id: str, since: datetime | None) -> bool:
+        return any(
+            row.action.pod_id == pod_id
+            and row.verb is Verb.STOP_POD
+            and row.state is ActionState.SUPERSEDED
+            and row.finished_at is not None
+            and (since is None or row.finished_at >= since)
+            for row in self._db.actions.values()
+        )
+
+    def _write(self, node: NodeRow, comparison: Comparison, known: Known) -> None:
+        db, now = self._db, self._db.clock()
+        for line in comparison.pods:
+            pod = db.pods[line.pod_id]
+            before = pod.observed
+            same = before and (before.state, pod.observed_node_id, before.epoch) == (
+                line.state,
+                node.id,
+                line.epoch,
+            )
+            pod.since = pod.since if same else now
+            pod.observed, pod.observed_node_id, pod.due_at = line, node.id, now
+        for pod_id in comparison.absent_pods:
+            pod = db.pods[pod_id]
+            assert pod.observed is not None
+            absent = {"state": Observed.ABSENT, "container_id": "", "fingerprint": None, "started_at": None}
+            pod.observed = pod.observed.model_copy(update=absent)
+            pod.since = pod.due_at = now
+        for pod_id, image_id in comparison.pins.items():
+            db.pods[pod_id].image_id = db.pods[pod_id].image_id or image_id
+        for volume in comparison.workspaces:
+            workspace = db.workspaces[volume.workspace_id]
+            workspace.observed, workspace.observed_node_id, workspace.due_at = volume, node.id, now
+        for workspace_id in comparison.absent_workspaces:
+            workspace = db.workspaces[workspace_id]
+            assert workspace.observed is not None
+            gone: dict[str, Any] = {"state": WorkspaceObserved.ABSENT, "fingerprint": None}
+            workspace.observed = workspace.observed.model_copy(update=gone)
+            workspace.due_at = now
+        self._marks["container_vanished"] += len(comparison.vanished)
+        for exited in comparison.exits:
+            self._fail_exited(exited)
+
+    def _fail_exited(self, line: Exit) -> None:
+        pod = self._db.pods[line.pod.pod_id]
+        failed = StepFailed(action_id="", code=EXITED, message="The container exited by itself.")
+        pod.failure = (
+            None if line.healthy else self._next(pod.failure, Verb.START_POD, failed, pod.generation)
+        )
+
+    # ---- results -------------------------------------------------------------------------------------------
+
+    def _apply(self, node: NodeRow, result: StepResult) -> None:
+        row = self._db.actions.get(result.action_id)
+        if row is None or row.state is not ActionState.OPEN or row.node_id != node.id:
+            self._marks["late_result_ignored"] += 1
+            self._marks["zombie_rejected"] += row is not None and row.state is ActionState.SUPERSEDED
+            return
+        owner = self._owner(row.action)
+        owner.due_at = self._db.clock()
+        if isinstance(result, StepFailed):
+            self._db.close(row, ActionState.FAILED)
+            previous = owner.failure
+            if row.action.pod_id is None:
+                pods = [pod for pod in self._db.pods.values() if pod.workspace_id == row.action.workspace_id]
+                wished_at = max((pod.desired_at for pod in pods if pod.desired_at), default=None)
+                previous = live_failure(previous, wished_at)
+            owner.failure = self._next(previous, row.verb, result, row.action.generation)
+            return
+        self._succeeded(row, result, owner)
+
+    def _succeeded(self, row: ActionRow, result: StepDone, owner: Any) -> None:
+        state = ActionState.DONE
+        if row.verb in _ARCHIVING and not self._db.commit_archive(row, self._archive(row, result)):
+            state = ActionState.SUPERSEDED
+            self._marks["late_archive_superseded"] += 1
+        self._db.close(row, state)
+        exited = row.action.pod_id is not None and owner.failure and owner.failure.code == EXITED
+        owner.failure = owner.failure if exited else None
+
+    def _archive(self, row: ActionRow, result: StepDone) -> ArchiveRef:
+        made, action = result.archive, row.action
+        assert made is not None
+        return ArchiveRef(
+            id="",
+            number=action.step.number,  # type: ignore[union-attr]
+            epoch=action.epoch,
+            manifest_key=made.manifest_key,
+            manifest_digest=made.manifest_digest,
+            fingerprint=made.fingerprint,
+            image_id=made.image_id,
+            committed_at=self._db.clock(),
+        )
+
+    def _owner(self, action: Action) -> Any:
+        return self._db.pods[action.pod_id] if action.pod_id else self._db.workspaces[action.workspace_id]
+
+    def _next(self, previous: Failure | None, verb: Verb, result: StepFailed, generation: int) -> Failure:
+        return next_failure(
+            previous,
+            verb=verb,
+            code=result.code,
+            message=result.message,
+            permanent=result.permanent,
+            generation=generation,
+            now=self._db.clock(),
+            limits=self._limits,
+            jitter=self._jitter(),
+        )
+
+    # ---- down ----------------------------------------------------------------------------------------------
+
+    def has_news(self, request: SyncRequest) -> bool:
+        """Whether there is something that ends a long poll."""
+        open_ids = {row.action.id for row in self._db.open.values() if row.node_id == request.node_id}
+        return open_ids != set(request.in_hand)
+
+    def news(self, request: SyncRequest, accepted: tuple[str, ...]) -> SyncReply:
+        """What the node should do, and what it should leave."""
+        in_hand = [action_id for action_id in request.in_hand if action_id not in accepted]
+        rows = [row for row in self._db.open.values() if row.node_id == request.node_id]
+        open_ids = {row.action.id for row in rows}
+        fresh = sorted((row.action for row in rows if row.action.id not in in_hand), key=lambda a: a.id)
+        return SyncReply(
+            actions=tuple(fresh[:ACTIONS_PER_REPLY_MAX]),
+            taken_back=tuple(action_id for action_id in in_hand if action_id not in open_ids),
+            accepted=accepted,
+        )

@@ -1,0 +1,55 @@
+"""Where the simulated clock, trees and database take the place of the real ones, for as long as a run lasts.
+
+Only names in modules are exchanged; no production function that decides anything is.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from node_agent import agent, archives, perform, results, survey
+from node_agent.archive import commit
+from reconciler import tick
+from tests.sim.host import SimTime
+from tests.sim.trees import Trees
+from tests.sim.truth import Violation
+
+
+def _no_parking(workspace_id: str, reason: str, *_rest: object) -> None:
+    """No row here is beyond deciding, so a planner that raises is at fault."""
+    raise Violation("I12", f"the pass over {workspace_id} broke: {reason}")
+
+
+@contextmanager
+def installed(time: SimTime, trees: Trees) -> Iterator[None]:
+    """Put the simulated parts in, and the real ones back at the end."""
+    exchanged: list[tuple[Any, str, Any]] = [
+        (agent, "time", time),
+        (perform, "time", time),
+        (survey, "time", time),
+        (results, "time", time),
+        (archives, "datetime", time),
+        (archives, "tree_fingerprint", trees.fingerprint),
+        (archives, "restore_archive", trees.restore),
+        (commit, "scan_tree", trees.scan),
+        (commit, "capture_tree", trees.capture),
+        (tick, "claim_due", lambda db, limit, again: db.claim_due(limit, again)),
+        (tick, "read_world", lambda db, ids, since: db.read_world(ids, since)),
+        (tick, "record", lambda db, plan, lead, now, ids: db.record(plan, lead, now, ids)),
+        (tick, "park", lambda _db, *what: _no_parking(*what)),
+    ]
+    before = [getattr(module, name) for module, name, _ in exchanged]
+    logs = structlog.get_config()
+    silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=silent, cache_logger_on_first_use=False)
+    for module, name, stand_in in exchanged:
+        setattr(module, name, stand_in)
+    try:
+        yield
+    finally:
+        for (module, name, _), real in zip(exchanged, before, strict=True):
+            setattr(module, name, real)
+        structlog.configure(**logs)

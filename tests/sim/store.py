@@ -1,0 +1,133 @@
+"""The object store in memory, behind production's port; its dict is the truth."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from node_agent.store import (
+    LIST_LIMIT_MAX,
+    BlobWriter,
+    Store,
+    StoreCapabilities,
+    StoredBlob,
+    StoreNotFound,
+    StoreTooLarge,
+    StoreUnavailable,
+    check_key,
+    settle_conflict,
+)
+from tests.sim.scheduler import Scheduler
+
+T = TypeVar("T")
+
+
+class SimStore(Store):
+    """Exact conditional puts, atomic commits, and nothing half visible, as both real stores have it."""
+
+    def __init__(self, scheduler: Scheduler, changed: Callable[[str, str], None]) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.digests: dict[str, str] = {}
+        self.down_until_s = 0.0
+        self.mutations = 0
+        self.uploads = 0
+        self._scheduler = scheduler
+        self._changed = changed
+
+    def call(self, port: str, key: str, effect: Callable[[], T], *, mutates: bool = False) -> T:
+        """One request to the store."""
+
+        def reached() -> T:
+            if self._scheduler.now_s < self.down_until_s:
+                raise StoreUnavailable("the store does not answer")
+            return effect()
+
+        return self._scheduler.call(f"store.{port}", reached, StoreUnavailable, mutates=mutates, detail=key)
+
+    def put(self, kind: str, key: str, data: bytes) -> None:
+        """The effect of any put."""
+        self.objects[key] = data
+        self.digests[key] = hashlib.sha256(data).hexdigest()
+        self.mutations += 1
+        self._changed(kind, key)
+
+    def open_writer(self, key: str) -> BlobWriter:
+        """See Store."""
+        self.call("open", check_key(key), lambda: None)
+        return _Writer(self, key)
+
+    @contextmanager
+    def open_reader(self, key: str) -> Iterator[Iterator[bytes]]:
+        """See Store; the blob comes in two halves."""
+        yield self._halves(self.get(key, 1 << 40))
+
+    def _halves(self, data: bytes) -> Iterator[bytes]:
+        half = len(data) // 2
+        yield data[:half]
+        self.call("read", "", lambda: None)
+        yield data[half:]
+
+    def put_manifest(self, key: str, data: bytes, *, only_if_absent: bool = True) -> None:
+        """See Store."""
+
+        def effect() -> bool:
+            if only_if_absent and key in self.objects:
+                return False
+            self.put("manifest", key, data)
+            return True
+
+        if not self.call("put_manifest", check_key(key), effect, mutates=True):
+            settle_conflict(self, key, data)
+
+    def get(self, key: str, size_bytes_max: int) -> bytes:
+        """See Store."""
+
+        def effect() -> bytes:
+            if key not in self.objects:
+                raise StoreNotFound(f"nothing under {key}")
+            if len(self.objects[key]) > size_bytes_max:
+                raise StoreTooLarge(key)
+            return self.objects[key]
+
+        return self.call("get", key, effect)
+
+    def head(self, key: str) -> int | None:
+        """See Store."""
+        return self.call("head", key, lambda: len(self.objects[key]) if key in self.objects else None)
+
+    def list(self, prefix: str, limit: int = LIST_LIMIT_MAX) -> tuple[str, ...]:
+        """See Store."""
+        found = sorted(key for key in self.objects if key.startswith(prefix))
+        return self.call("list", prefix, lambda: tuple(found[:limit]))
+
+    def delete(self, key: str) -> None:
+        """See Store."""
+
+        def effect() -> None:
+            self.objects.pop(key, None)
+            self.mutations += 1
+            self._changed("delete", key)
+
+        self.call("delete", key, effect, mutates=True)
+
+    def probe(self) -> StoreCapabilities:
+        """See Store."""
+        return StoreCapabilities(conditional_put=True)
+
+
+class _Writer(BlobWriter):
+    def __init__(self, store: SimStore, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self._store.call("write", self._key, lambda: self._data.extend(data))
+
+    def commit(self) -> StoredBlob:
+        data = bytes(self._data)
+        self._store.call("commit", self._key, lambda: self._store.put("blob", self._key, data), mutates=True)
+        return StoredBlob(self._key, len(data), hashlib.sha256(data).hexdigest())
+
+    def abort(self) -> None:
+        self._data.clear()

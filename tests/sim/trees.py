@@ -1,0 +1,112 @@
+"""Directories as bytes: a user only ever appends, so that what was acknowledged is known exactly.
+
+`scan`, `fingerprint`, `capture` and `restore` stand where the archive meets the file system and tar; the
+order of an archive (node_agent.archive.commit) and its errors (node_agent.archives) are production's.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from node_agent.archive.capture import Captured
+from node_agent.archive.errors import CaptureFailed, RestoreCorrupt, RestoreFailed
+from node_agent.archive.fingerprint import TreeScan
+from node_agent.archive.manifest import BlobRef, Manifest
+from node_agent.store import BlobWriter, Store, StoreNotFound
+from tests.sim.scheduler import Scheduler
+
+
+@dataclass(eq=False)
+class Tree:
+    """A directory. `inode` and `changes` are what a real one has in its stat fields."""
+
+    inode: int
+    data: bytes = b""
+    changes: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of this very tree, as it is now."""
+        text = f"{self.inode} {self.changes} {len(self.data)}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def append(self, data: bytes) -> None:
+        """A write that is acknowledged when this returns."""
+        self.data += data
+        self.changes += 1
+
+
+@dataclass(eq=False)
+class Trees:
+    """All directories of all nodes, by path, and the port to them."""
+
+    scheduler: Scheduler
+    by_path: dict[str, Tree] = field(default_factory=dict)
+    inodes: int = 0
+
+    def make(self, path: str) -> Tree:
+        """A new, empty directory."""
+        self.inodes += 1
+        tree = self.by_path[path] = Tree(self.inodes)
+        return tree
+
+    def drop(self, path: str) -> None:
+        """The engine removed it."""
+        self.by_path.pop(path, None)
+
+    def scan(self, root: Path) -> TreeScan:
+        """Stands for `scan_tree`."""
+
+        def effect() -> TreeScan:
+            tree = self._tree(root)
+            return TreeScan(tree.fingerprint, 1, len(tree.data), (), 0, (), 0)
+
+        return self.scheduler.call("tree.scan", effect, CaptureFailed)
+
+    def fingerprint(self, root: Path) -> str:
+        """Stands for `tree_fingerprint`."""
+        return self.scan(root).fingerprint
+
+    def capture(self, source_dir: Path, writer: BlobWriter, **_options: Any) -> Captured:
+        """Stands for `capture_tree`: reads in two halves, with time for somebody to write in between."""
+        with writer:
+            tree = self._open(source_dir)
+            half = len(tree.data) // 2
+            writer.write(tree.data[:half])
+            rest = self.scheduler.call("tree.read", lambda: tree.data[half:], CaptureFailed)
+            writer.write(rest)
+            stored = writer.commit()
+        blob = BlobRef(
+            key=stored.key, size_bytes=stored.size_bytes, sha256=stored.sha256, tar_bytes=half + len(rest)
+        )
+        return Captured(blob, ())
+
+    def restore(self, store: Store, manifest: Manifest, target_dir: Path, **_options: Any) -> None:
+        """Stands for `restore_archive`: unpacks as it reads, and knows at the end whether all was well."""
+        tree = self._open(target_dir)
+        for blob in manifest.blobs:
+            running, size_bytes = hashlib.sha256(), 0
+            try:
+                with store.open_reader(blob.key) as chunks:
+                    for chunk in chunks:
+                        self._write(tree, chunk, str(target_dir))
+                        running.update(chunk)
+                        size_bytes += len(chunk)
+            except StoreNotFound as error:
+                raise RestoreCorrupt(f"blob {blob.key} is not in the store") from error
+            if (size_bytes, running.hexdigest()) != (blob.size_bytes, blob.sha256):
+                raise RestoreCorrupt(f"blob {blob.key} is not what its manifest says")
+
+    def _tree(self, path: Path) -> Tree:
+        try:
+            return self.by_path[str(path)]
+        except KeyError:
+            raise CaptureFailed(f"{path} is not there") from None
+
+    def _open(self, path: Path) -> Tree:
+        """As tar has it: what is removed meanwhile is written to in vain, whatever takes its path."""
+        return self.scheduler.call("tree.open", lambda: self._tree(path), CaptureFailed)
+
+    def _write(self, tree: Tree, data: bytes, path: str) -> None:
+        self.scheduler.call("tree.write", lambda: tree.append(data), RestoreFailed, mutates=True, detail=path)
