@@ -104,7 +104,7 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         "node_agent/workqueue.py",
         "                return sum(other.step.verb in verbs for other in begun) < at_once_max",
         "                return True",
-        ("tests/unit/node_agent/test_workqueue.py",),
+        ("tests/unit/node_agent/test_workqueue.py::test_uploads_and_starts_wait_for_their_lane",),
     ),
     Mutant(
         "pods reach each other and the metadata address",

@@ -105,3 +105,14 @@ def test_an_action_older_than_one_of_its_target_before_is_a_late_copy() -> None:
     queue.offer(newer)
 
     assert (queue.is_outdated(older), queue.is_outdated(newer)) == (True, False)
+
+
+def test_uploads_and_starts_wait_for_their_lane() -> None:
+    """LAW 15: of many archives one runs, of many starts two; a stop has no lane and waits for nobody."""
+    queue = WorkQueue(LANES)
+    for number, kind in enumerate([0, 0, 0, 1, 2, 2, 2]):
+        queue.offer(action(str(number), f"w-{number}", f"p-{number}", kind))
+
+    verbs = sorted(work.action.step.verb for work in begin_all(queue))
+
+    assert verbs == ["archive_pod", "start_pod", "start_pod", "stop_pod"]
