@@ -26,6 +26,7 @@ from tests.sim.trees import Trees
 from tests.sim.truth import Truth, Violation
 
 RESTART_S = 2.0
+USED_S = 0.3
 WRITE_EVERY_S = 0.8
 # Healed, everything must be as wished within this much virtual time: several back-offs at their ceiling.
 CONVERGES_S_MAX = 1800.0
@@ -161,7 +162,7 @@ class Fleet:
             return
         self.scheduler.fired[kind] += 1
         until_s = self.scheduler.now_s + fault.arg
-        if kind in ("exit_pod", "start_pod"):
+        if kind.endswith("_pod"):
             self._by_hand(kind, fault.actor)
         elif kind in ("cordon", "uncordon"):
             self.db.nodes[fault.actor].cordoned = kind == "cordon"
@@ -183,7 +184,20 @@ class Fleet:
             live = self.db.workspaces[found.labels[WORKSPACE]].placement
             if live is not None and live.epoch == int(found.labels[EPOCH]):
                 docker.start_now(found.id)
+                if kind == "use_pod":
+                    self._use(docker, found)
                 return
+
+    def _use(self, docker: SimDocker, container: SimContainer) -> None:
+        """Somebody writes in it for a moment, and stops it again."""
+
+        def body() -> None:
+            self.scheduler.sleep(USED_S)
+            if container.status is Status.RUNNING and container.id in docker.containers:
+                self.write(docker, container)
+                docker.stop_now(container.id)
+
+        self.scheduler.spawn(Process("hand"), "hand", body)
 
     def _reboot(self, node_id: str) -> None:
         self.truth.dockers[node_id].reboot()

@@ -35,7 +35,19 @@ CALL_FAULTS = (
 # regression file shows what would be lost without that lock.
 ZOMBIE = "zombie"
 # What can happen to the world. Those with an `until` in the world last `arg` seconds.
-WORLD_FAULTS = ("reboot", "engine_down", "store_down", "partition", "partition_all", "exit_pod", "start_pod")
+WORLD_FAULTS = (
+    "reboot",
+    "engine_down",
+    "store_down",
+    "partition",
+    "partition_all",
+    "exit_pod",
+    "start_pod",
+    # Started, used and stopped again by hand, perhaps between its archive and its removal.
+    "use_pod",
+    "use_pod",
+    "use_pod",
+)
 _PORTS = (
     "",
     ANY_EFFECT,
@@ -135,7 +147,7 @@ def _wish(random: Random, steps: int) -> Fault:
 
 def _fault(random: Random, steps: int) -> Fault:
     step = random.randrange(steps)
-    if random.random() < 0.25:
+    if random.random() < 0.35:
         kind = random.choice(WORLD_FAULTS)
         actor = random.choice(PODS if kind.endswith("_pod") else NODES)
         return Fault(step, actor, 0, kind, arg=random.choice((3.0, 20.0, 70.0)))
