@@ -41,6 +41,7 @@ class Truth:
         # When a pod was last truly in a state, and since when it is wished so.
         self._last_s: dict[tuple[str, Status], float] = {}
         self._wished_s: dict[str, float] = defaultdict(float)
+        self._written_s: dict[str, float] = defaultdict(float)
         self.checks: Counter[str] = Counter()
         self._dirty = False
         self._levels: dict[str, tuple[int, int, int]] = {}
@@ -77,6 +78,7 @@ class Truth:
         """The user of a running pod saves; acknowledged when this returns."""
         container.tree.append(token)
         self.written[container.pod_id] += token
+        self._written_s[container.pod_id] = self._scheduler.now_s
         if volume is not None:
             volume.tree.append(token)
             self.written[container.labels[WORKSPACE]] += token
@@ -164,11 +166,18 @@ class Truth:
         honest = {
             Desired.RUNNING: self._was(pod_id, Status.RUNNING),
             Desired.STOPPED: self._was(pod_id, Status.EXITED, Status.CREATED) or not written,
-            Desired.ARCHIVED: not written or (archive is not None and self.content(archive) == written),
+            Desired.ARCHIVED: not written
+            or self._was_just_written(pod_id)
+            or (archive is not None and self.content(archive) == written),
             Desired.DELETED: True,
         }
         if not honest[desired]:
             raise Violation("I10", f"{pod_id} is called {desired}, and was not so since that was wished")
+
+    def _was_just_written(self, pod_id: str) -> bool:
+        """By a container that its node may not have been able to report yet."""
+        allowed_s = (self._limits.node_silent_after + LEASE).total_seconds()
+        return self._scheduler.now_s - self._written_s[pod_id] < allowed_s
 
     # ---- after each step -----------------------------------------------------------------------------------
 
