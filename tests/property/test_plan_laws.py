@@ -29,6 +29,8 @@ from state.wire import ArchiveProof, RemovePod, RemoveWorkspace, TombstoneProof
 from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, every_lone_pod, live_node
 
 ROUNDS_MAX = 60
+# So many of each that no drawn world reaches a bound of the pass.
+ABUNDANT = replace(LIMITS, open_starts_per_node_max=1000, open_actions_per_node_max=1000)
 
 
 laws = settings(max_examples=100, deadline=None)
@@ -65,10 +67,10 @@ def test_the_order_of_rows_changes_no_verdict_where_nothing_is_scarce(
     shuffled = list(world.workspaces)
     rng.shuffle(shuffled)
 
-    first = plan(world, NOW, LIMITS)
-    second = plan(replace(world, workspaces=tuple(shuffled)), NOW, LIMITS)
+    first = plan(world, NOW, ABUNDANT)
+    second = plan(replace(world, workspaces=tuple(shuffled)), NOW, ABUNDANT)
 
-    assert plan(world, NOW, LIMITS) == first
+    assert plan(world, NOW, ABUNDANT) == first
     assert {d.pod_id: d.condition for d in first.decisions} == {
         d.pod_id: d.condition for d in second.decisions
     }
@@ -196,9 +198,9 @@ def test_a_bad_neighbour_changes_nothing(world: World) -> None:
     """LAW 12: where nothing is scarce, a workspace's plan does not depend on the others."""
     roomy = {node_id: live_node(node_id) for node_id in world.nodes}
     world = replace(world, nodes=roomy)
-    whole = plan(world, NOW, LIMITS)
+    whole = plan(world, NOW, ABUNDANT)
     for workspace in world.workspaces:
-        alone = plan(replace(world, workspaces=(workspace,)), NOW, LIMITS)
+        alone = plan(replace(world, workspaces=(workspace,)), NOW, ABUNDANT)
         assert [d.condition for d in alone.decisions] == [
             d.condition for d in whole.decisions if d.workspace_id == workspace.id
         ]
