@@ -28,9 +28,14 @@ look_for_packages() {
     has getfacl || packages+=(acl)
     has getfattr || packages+=(attr)
     look_for_engine_packages
-    if [ "$scope" = tests ]; then has_browser || packages+=(chromium fonts-liberation); fi
+    if [ "$scope" = tests ]; then look_for_packages_of_tests; fi
     look_for_packages_of_python
     plan_packages
+}
+
+look_for_packages_of_tests() {
+    has_browser || packages+=(chromium fonts-liberation)
+    has ip || packages+=(iproute2)
 }
 
 plan_packages() {
