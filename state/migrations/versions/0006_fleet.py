@@ -1,0 +1,18 @@
+"""Lost nodes, recovered copies, checkpoints."""
+
+from state.migrations import parts
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the parts of this step."""
+    parts.run()
+
+
+def downgrade() -> None:
+    """Refused: going back would lose what was written since."""
+    raise NotImplementedError("restore a backup of the database that was made before this step instead")
