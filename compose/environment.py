@@ -118,6 +118,7 @@ def for_reconciler(environment: Environment, database_url: str) -> dict[str, str
         "CODEPODS_DATABASE_URL": database_url,
         "CODEPODS_GATEWAY_HOST": "127.0.0.1",
         "CODEPODS_GATEWAY_PORT": str(environment.ports.gateway),
+        "CODEPODS_HINTS_PORT": str(environment.ports.hints),
     }
 
 

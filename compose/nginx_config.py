@@ -57,6 +57,9 @@ FORGED_HEADERS = (
     "X-Rewrite-URL",
 )
 
+# How nginx frames a hint: RFC 3164 without the host name, so `<190>Nov 21 11:20:00 codepods: {…}`.
+HINTS_FORM = "facility=local7,tag=codepods,severity=info,nohostname"
+
 _SAFE_PATH = re.compile(r"/[A-Za-z0-9_./@+-]*")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _LISTEN_ADDRESS = re.compile(r"\*|[0-9.]+|\[[0-9a-f:]+\]")
@@ -111,6 +114,8 @@ class NginxSettings:
     session_lifetime_s: int = 12 * 3600
     # Only with a certificate that browsers accept: they then refuse plain HTTP to this host for two years.
     hsts: bool = False
+    # host:port of a UDP listener that is told of each socket's opening and end; None: nobody is.
+    hints_address: str | None = None
     http2_directive: bool = False
 
     def __post_init__(self) -> None:
@@ -147,6 +152,7 @@ def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
         ("https_port", _is_port(s.https_port)),
         ("http_port", _is_port(s.http_port)),
         ("api_upstream", _is_address(s.api_upstream)),
+        ("hints_address", s.hints_address is None or _is_address(s.hints_address)),
         ("upstream_networks", bool(s.upstream_networks) and all(map(_is_network, s.upstream_networks))),
         ("upstream_ports", 0 < first <= last <= PORT_MAX),
         ("listen_addresses", all(_LISTEN_ADDRESS.fullmatch(a) for a in s.listen_addresses)),
@@ -166,7 +172,11 @@ def render(settings: NginxSettings) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("nginx.conf.template").render(
-        asdict(settings), tls_ciphers=TLS_CIPHERS, forged_headers=FORGED_HEADERS, pod_pattern=POD_PATTERN
+        asdict(settings),
+        tls_ciphers=TLS_CIPHERS,
+        forged_headers=FORGED_HEADERS,
+        pod_pattern=POD_PATTERN,
+        hints_form=HINTS_FORM,
     )
 
 

@@ -17,13 +17,15 @@ _SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """One TCP port per server. Each is moved by `CODEPODS_<NAME>_PORT`."""
+    """One port per server: TCP, but for the hints. Each is moved by `CODEPODS_<NAME>_PORT`."""
 
     https: int = 8443
     http: int = 8080
     api: int = 8471
     gateway: int = 8472
     postgres: int = 8473
+    # UDP: where nginx tells of sockets that open and end.
+    hints: int = 8474
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Ports":

@@ -94,6 +94,7 @@ def front_door(environment: Environment, certificates: Certificates) -> Program:
             upstream_networks=("127.0.0.1/32",),
             pod_domain=environment.public_host if subdomains else None,
             listen_addresses=(environment.listen_address,),
+            hints_address=f"127.0.0.1:{environment.ports.hints}",
             worker_user=nginx_worker_user(),
             http2_directive=install.version >= HTTP2_DIRECTIVE_SINCE,
         )

@@ -10,6 +10,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from api.access_token import AccessClaims, Keyring, Use, seal
 from compose.nginx_config import NginxSettings, find_nginx
+from tests.support.hints import Hints, hint_listener
 from tests.support.nginx import WORKER_USER, Answer, RunningNginx, free_port, running_nginx, self_signed
 from tests.support.recording_pod import RecordingPod, recording_pod
 
@@ -20,12 +21,13 @@ PAGE = [("Sec-Fetch-Dest", "document"), ("Accept", "text/html,*/*;q=0.8")]
 
 @dataclass
 class Front:
-    """nginx, the keyring it reads, and two pods and a control plane behind it."""
+    """nginx, the keyring it reads, two pods and a control plane behind it, and what it tells of sockets."""
 
     nginx: RunningNginx
     keyring: Keyring
     pods: dict[str, RecordingPod]
     api: RecordingPod
+    hints: Hints
 
     def claims(self, pod: str, **changes: object) -> AccessClaims:
         """What the control plane would seal for this pod."""
@@ -69,7 +71,7 @@ def front_door(directory: Path) -> Iterator[Front]:
     keyring.save(directory / "keyring.json", group=WORKER_USER)
     certificate, key = self_signed(directory, "localhost", f"*.{POD_DOMAIN}")
     install = find_nginx()
-    with recording_pod() as pod_a, recording_pod() as pod_b, recording_pod() as api:
+    with recording_pod() as pod_a, recording_pod() as pod_b, recording_pod() as api, hint_listener() as hints:
         settings = NginxSettings(
             prefix=directory / "nginx",
             module=install.module,
@@ -86,10 +88,11 @@ def front_door(directory: Path) -> Iterator[Front]:
             worker_user=WORKER_USER,
             worker_processes=1,
             worker_connections=1024,
+            hints_address=hints.address,
             http2_directive=install.http2_directive,
         )
         with running_nginx(settings) as nginx:
-            yield Front(nginx, keyring, {"pod-a": pod_a, "pod-b": pod_b}, api)
+            yield Front(nginx, keyring, {"pod-a": pod_a, "pod-b": pod_b}, api, hints)
 
 
 @contextmanager

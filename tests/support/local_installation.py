@@ -41,7 +41,7 @@ class LocalInstallation:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = ("HTTPS", "HTTP", "API", "GATEWAY", "POSTGRES")
+        names = ("HTTPS", "HTTP", "API", "GATEWAY", "POSTGRES", "HINTS")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         own = {f"CODEPODS_{name}_PORT": str(port) for name, port in ports.items()}
         self.environment = {**os.environ, **own, "CODEPODS_HOME": str(self.home), **self.environment}
