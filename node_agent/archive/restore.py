@@ -25,9 +25,9 @@ def restore_archive(
     store: Store, manifest: Manifest, target_dir: Path, *, progress: Progress = unwatched
 ) -> None:
     """Unpack all blobs of an archive, in order, and have them on the disk. See `restore_tree`."""
-    total_bytes = sum(blob.tar_bytes for blob in manifest.blobs)
+    total_bytes = sum(blob.tar_bytes for blob in manifest.layers)
     done_bytes = 0
-    for blob in manifest.blobs:
+    for blob in manifest.layers:
         restore_tree(store, blob, target_dir, progress=_as_part(progress, done_bytes, total_bytes))
         done_bytes += blob.tar_bytes
     _sync(target_dir)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from node_agent.archive import manifest as manifests
 from node_agent.archive.errors import ManifestInvalid
-from node_agent.archive.manifest import BlobRef, Manifest, blob_key, manifest_key
+from node_agent.archive.manifest import INDEX_ZSTD, BlobRef, Manifest, blob_key, manifest_key
 from node_agent.store import check_key
 from state.model import TargetKind
 
@@ -19,7 +19,23 @@ counts = st.integers(0, 2**62)
 digests = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
 kinds = st.sampled_from(TargetKind)
 keys = st.builds(blob_key, kinds, identifiers, counts, counts, st.sampled_from(["tree.tar.zst", "a_1"]))
-blobs = st.builds(BlobRef, key=keys, size_bytes=counts, sha256=digests, tar_bytes=counts)
+layers = st.builds(
+    BlobRef, key=keys, size_bytes=counts, sha256=digests, tar_bytes=counts, live_bytes=st.none() | counts
+)
+indexes = st.builds(
+    BlobRef,
+    key=keys,
+    size_bytes=counts,
+    sha256=digests,
+    tar_bytes=counts,
+    media_type=st.just(INDEX_ZSTD),
+    role=st.just("index"),
+)
+chains = st.builds(
+    lambda found, index: (*found, index) if index and found else tuple(found[:1]),
+    st.lists(layers, min_size=1, max_size=3),
+    st.none() | indexes,
+)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 made = st.builds(
     Manifest,
@@ -36,8 +52,9 @@ made = st.builds(
     image_id=st.none() | texts,
     image_ref=st.none() | texts,
     method=st.sampled_from(["overlay2-upper", "volume"]),
-    blobs=st.lists(blobs, min_size=1, max_size=3).map(tuple),
+    blobs=chains,
     entries=counts,
+    tree=st.none() | digests,
     notices=st.lists(texts, max_size=3).map(tuple),
 )
 
@@ -96,12 +113,40 @@ def test_a_missing_or_unknown_field_is_refused(manifest: Manifest, data: st.Data
         manifests.parse(json.dumps({key: fields[key] for key in fields if key != name}).encode())
 
 
-@given(manifest=made, version=st.integers(2, 2**70))
+@given(manifest=made, version=st.integers(manifests.FORMAT + 1, 2**70))
 def test_a_newer_format_asks_for_an_upgrade(manifest: Manifest, version: int) -> None:
     """The message says which format it is, and to upgrade."""
     fields = json.loads(manifests.to_bytes(manifest))
     with pytest.raises(ManifestInvalid, match=f"format {version}.*[Uu]pgrade"):
         manifests.parse(json.dumps({**fields, "format": version}).encode())
+
+
+FORMAT_1 = (
+    b'{"attempt":5,"blobs":[{"key":"archives/workspace/w-1/3-5/tree.tar.zst","media_type":"application/x-tar'
+    b'+zstd","role":"tree","sha256":"' + b"0" * 64 + b'","size_bytes":9,"tar_bytes":10240}],"created_at":'
+    b'"2026-01-02T03:04:05Z","entries":1,"epoch":3,"fingerprint":{"tree":"f"},"format":1,"image_id":null,'
+    b'"image_ref":null,"kind":"workspace","method":"volume","notices":[],"number":1,"target_id":"w-1",'
+    b'"user_id":"alice"}\n'
+)
+
+
+def test_archives_of_format_1_are_still_read() -> None:
+    """What the first release wrote: one layer, all of it alive; written again, the same bytes."""
+    manifest = manifests.parse(FORMAT_1)
+    assert len(manifest.layers) == 1
+    assert manifest.index is None
+    assert manifests.to_bytes(manifest) == FORMAT_1
+
+
+@given(manifest=made)
+def test_an_index_belongs_to_a_chain(manifest: Manifest) -> None:
+    """Several layers without an index, an index that is not last, an index alone: no manifest."""
+    fields = json.loads(manifests.to_bytes(manifest))
+    layer = {**fields["blobs"][0], "key": "archives/pod/p/1-1/more"}
+    index = {**layer, "role": "index", "media_type": INDEX_ZSTD}
+    for blobs in ([layer, layer], [index, layer], [index], [layer, index, index], []):
+        with pytest.raises(ManifestInvalid):
+            manifests.parse(json.dumps({**fields, "blobs": blobs}).encode())
 
 
 def test_an_oversized_manifest_is_not_parsed() -> None:
