@@ -1,8 +1,8 @@
 """Chains of layers: which members are dead, and when small layers are folded into the next one. Pure.
 
 An archive's tree is the union of its layers' living members; no path lives in two of them. The index names
-the dead ones: members that a later layer holds anew, or that are no longer in the tree. Its form is one record
-`<layer number> <path>` for each, ended by a zero byte, all of it in one zstd frame.
+the dead ones: members that a later layer holds anew, or that are no longer in the tree. Its form is one
+record `<layer number> <path>` for each, ended by a zero byte, all of it in one zstd frame.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ def encode_index(dead: Mapping[int, Iterable[bytes]]) -> bytes:
 
 
 def decode_index(data: bytes, layer_count: int) -> dict[int, frozenset[bytes]]:
-    """Dead paths by layer, all layers named. Raises ArchiveCorrupt for what `encode_index` cannot have written."""
+    """Dead paths by layer, all layers named. Raises ArchiveCorrupt for what `encode_index` has not written."""
     dead: list[set[bytes]] = [set() for _ in range(layer_count)]
     *records, rest = data.split(b"\0")
     for record in records:

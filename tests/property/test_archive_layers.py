@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ sizes = st.integers(1, 1 << 32)
 
 @given(dead=deaths)
 def test_an_index_reads_back_as_itself(dead: Mapping[int, frozenset[bytes]]) -> None:
-    """Any name that a folder can hold, newlines and spaces too; every layer is named, the spotless ones empty."""
+    """Any name that a folder can hold, newlines and spaces too; every layer is named."""
     assert decode_index(encode_index(dead), len(dead)) == dead
 
 
@@ -43,7 +44,7 @@ def test_chains_stay_short_and_fall_in_size(changes: list[int]) -> None:
         first = folded_from(live, live, changed)
         live = [*live[:first], sum(live[first:]) + changed]
         assert len(live) <= LAYERS_MAX
-        for older, newer in zip(live, live[1:], strict=False):
+        for older, newer in pairwise(live):
             assert older > FOLD_RATIO * newer
             assert older > FOLD_RATIO * LAYER_BYTES_MIN
 
