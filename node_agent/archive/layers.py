@@ -27,7 +27,7 @@ def encode_index(dead: Mapping[int, Iterable[bytes]]) -> bytes:
 
 
 def decode_index(data: bytes, layer_count: int) -> dict[int, frozenset[bytes]]:
-    """Dead paths by layer, all layers named. Raises ArchiveCorrupt for what `encode_index` has not written."""
+    """Dead paths by layer, all named. Raises ArchiveCorrupt for what `encode_index` has not written."""
     dead: list[set[bytes]] = [set() for _ in range(layer_count)]
     *records, rest = data.split(b"\0")
     for record in records:
