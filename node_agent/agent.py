@@ -14,6 +14,8 @@ from collections.abc import Callable
 import structlog
 
 from node_agent import labels
+from node_agent.chore_kinds import HANDLERS
+from node_agent.chores import ChoreRunner
 from node_agent.errors import StepError, TakenBack
 from node_agent.executor import Executor
 from node_agent.facts import find_facts, unknown_facts
@@ -50,6 +52,13 @@ class Agent:
         )
         self._surveyor = Surveyor(parts, self.report_soon)
         self._results = Results()
+        self.chores = ChoreRunner(
+            parts.archives.store,
+            HANDLERS,
+            at_once_max=settings.chores_at_once,
+            bytes_per_s_max=settings.chore_bytes_per_s,
+            changed=self.report_soon,
+        )
         self._progress: dict[str, StepProgress] = {}
         self._progress_told_at_s = 0.0
         self._generations: dict[str, int] = {}
@@ -76,6 +85,7 @@ class Agent:
             ("surveyor", self._surveyor.run),
         ]
         loops += [(f"worker-{n}", self._work_loop) for n in range(self._parts.settings.workers_max)]
+        loops += [(f"chores-{n}", self.chores.run) for n in range(self._parts.settings.chores_at_once)]
         for name, loop in loops:
             thread = threading.Thread(target=self._keep_on, args=(loop,), name=name, daemon=True)
             thread.start()
@@ -96,6 +106,7 @@ class Agent:
         """Take no more work, let what has begun come to its end within the grace, tell its results."""
         log.info("agent.stopping", in_hand=len(self._queue.in_hand()))
         self._queue.close()
+        self.chores.close()
         if not self._queue.wait_empty(self._parts.settings.stop_grace_s):
             log.warning("agent.unfinished", actions=[work.action.id for work in self._queue.in_hand()])
         self._stopping.set()
@@ -209,9 +220,11 @@ class Agent:
                 progress=progress,
                 in_hand=tuple(sorted(in_hand)),
                 wait_s=wait_s,
+                chores=self.chores.up(),
             )
 
     def _take(self, reply: SyncReply) -> None:
+        self.chores.down(reply.chores)
         with self._handing_over:
             self._results.accept(reply.accepted)
             self._queue.take_back(reply.taken_back)

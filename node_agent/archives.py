@@ -43,6 +43,11 @@ class Archives:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def store(self) -> Store:
+        """For chores, which are no steps."""
+        return self._store
+
     def save_pod(
         self, action: Action, container: Container, number: int, still: Callable[[], bool], note: Note
     ) -> ArchiveMade:

@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     starts_at_once: Annotated[int, Field(gt=0)] = Field(default_factory=lambda: 2 * _processors())
     uploads_at_once: Annotated[int, Field(gt=0)] = 2
     workers_max: Annotated[int, Field(gt=0)] = 16
+    # Chores on the store (clearing away, reading back, downloads) that this node does at a time; 0: none.
+    chores_at_once: Annotated[int, Field(ge=0)] = 1
+    # What all chores of this node together may read from the store a second.
+    chore_bytes_per_s: Annotated[int, Field(gt=0)] = 32_000_000
     queue_length_max: Annotated[int, Field(gt=0)] = 256
     start_timeout_s_max: Annotated[float, Field(gt=0)] = 60.0
     sync_wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 10.0

@@ -20,6 +20,9 @@ from starlette.routing import Route
 
 from reconciler.outage import Outage
 from reconciler.waiting import Waiter, WaitingNodes, Waker
+from state import chores
+from state.chore_kinds import APPLIES
+from state.chore_wire import ChoreHandle
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.delivery import taken_back, undelivered
 from state.model import Limits
@@ -109,7 +112,7 @@ class Gateway:
     async def _sync(self, request: Request) -> Response:
         token = _bearer(request)
         message = _parse(await _body(request))
-        ingested = await self._call(partial(self._take_in, message, token))
+        ingested, chores_kept = await self._call(partial(self._take_in, message, token))
         if not ingested.current:
             raise Refused(
                 409,
@@ -117,28 +120,32 @@ class Gateway:
                 "This report is not newer than the last one from this node. If no earlier call was under way,"
                 " a second agent runs with the same node id: stop one of them.",
             )
-        reply = await self._wait(_after(message, ingested.accepted))
+        reply = await self._wait(_after(message, ingested.accepted), chores_kept)
         body = reply.model_copy(update={"accepted": ingested.accepted}).model_dump_json()
         return Response(body, media_type="application/json")
 
-    def _take_in(self, message: SyncRequest, token: str) -> Ingested:
+    def _take_in(self, message: SyncRequest, token: str) -> tuple[Ingested, tuple[ChoreHandle, ...]]:
         if not authenticate_node(self._db, message.node_id, token):
             raise _unauthorized(f"This token does not belong to a node {message.node_id!r}.")
-        return ingest(self._db, message, limits=self._limits, jitter=self._jitter)
+        ingested = ingest(self._db, message, limits=self._limits, jitter=self._jitter)
+        if not ingested.current:
+            return ingested, ()
+        return ingested, chores.take_in(self._db, message.node_id, message.chores, APPLIES, self._limits)
 
-    async def _wait(self, message: SyncRequest) -> SyncReply:
+    async def _wait(self, message: SyncRequest, chores_kept: tuple[ChoreHandle, ...]) -> SyncReply:
         """What the node should do, as soon as there is something; nothing when its patience ends."""
         ends_at = asyncio.get_running_loop().time() + message.wait_s
         with self._nodes.waiting(message) as waiter:
-            reply = await self._call(partial(self._news, message))
-            while not (reply.actions or reply.taken_back) and await _woken(waiter, ends_at):
-                reply = await self._call(partial(self._news, message))
+            reply = await self._call(partial(self._news, message, chores_kept))
+            while not (reply.actions or reply.taken_back or reply.chores) and await _woken(waiter, ends_at):
+                reply = await self._call(partial(self._news, message, chores_kept))
         return reply
 
-    def _news(self, message: SyncRequest) -> SyncReply:
+    def _news(self, message: SyncRequest, chores_kept: tuple[ChoreHandle, ...]) -> SyncReply:
         return SyncReply(
             actions=undelivered(self._db, message.node_id, message.in_hand),
             taken_back=taken_back(self._db, message.node_id, message.in_hand),
+            chores=chores.news(self._db, message.node_id, message.chores, chores_kept),
         )
 
     async def _call(self, function: Callable[[], T]) -> T:

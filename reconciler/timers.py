@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from reconciler.chores import CHORES_EVERY, attend_chores
 from reconciler.lead import RENEW_EVERY, Lead
 from reconciler.outage import Outage
 from state.database import Database, DatabaseUnavailable
@@ -33,6 +34,7 @@ def start_timers(
         ("lead", lead.attend, RENEW_EVERY, None),
         ("silence", lambda: look_for_silence(db, limits, lead), SILENCE_EVERY, None),
         ("resync", resync, RESYNC_EVERY, RESYNC_JITTER),
+        ("chores", lambda: look_for_chores(db, limits, lead), CHORES_EVERY, None),
     ):
         scheduler.add_job(
             surviving(name, job, outage),
@@ -58,6 +60,17 @@ def look_for_silence(db: Database, limits: Limits, lead: Lead) -> None:
         return
     for node_id, silent in changed.items():
         log.warning("node_silent" if silent else "node_heard", node_id=node_id)
+
+
+def look_for_chores(db: Database, limits: Limits, lead: Lead) -> None:
+    """Make the chores that are due, and give those of lost nodes to others, if we lead."""
+    leading = lead.current()
+    if leading is None:
+        return
+    try:
+        attend_chores(db, limits, leading)
+    except LeadershipLost:
+        lead.give_up("the database says that our term is over")
 
 
 def surviving(name: str, job: Callable[[], None], outage: Outage) -> Callable[[], None]:

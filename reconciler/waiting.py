@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from reconciler.outage import Outage
+from state.chores import waiting_kinds
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.delivery import open_action_ids
 from state.wire import SyncRequest
@@ -26,6 +27,8 @@ class Waiter:
     boot_id: str
     sequence: int
     in_hand: frozenset[str]
+    # Of the kinds of chores that it would take one of.
+    chore_kinds: frozenset[str] = frozenset()
     ended: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -53,7 +56,8 @@ class WaitingNodes:
     def waiting(self, message: SyncRequest) -> Iterator[Waiter]:
         """Wait for the node of this message while the block runs."""
         node_id = message.node_id
-        waiter = Waiter(message.boot_id, message.sequence, frozenset(message.in_hand))
+        kinds = frozenset(message.chores.kinds if message.chores.wanted else ())
+        waiter = Waiter(message.boot_id, message.sequence, frozenset(message.in_hand), kinds)
         other = self._waiters.get(node_id)
         if self._closing or (other is not None and not other.is_older_than(waiter)):
             waiter.end()
@@ -67,10 +71,12 @@ class WaitingNodes:
             if self._waiters.get(node_id) is waiter:
                 del self._waiters[node_id]
 
-    def look(self, open_ids: Mapping[str, frozenset[str]]) -> None:
-        """Wake those whose open actions are not what they have in hand."""
+    def look(
+        self, open_ids: Mapping[str, frozenset[str]], waiting_chores: frozenset[str] = frozenset()
+    ) -> None:
+        """Wake those whose open actions are not what they have in hand, or who would take a waiting chore."""
         for node_id, waiter in self._waiters.items():
-            if open_ids.get(node_id, frozenset()) != waiter.in_hand:
+            if open_ids.get(node_id, frozenset()) != waiter.in_hand or waiter.chore_kinds & waiting_chores:
                 waiter.news.set()
 
     def close(self) -> None:
@@ -114,10 +120,10 @@ class Waker(threading.Thread):
 
     def _look(self) -> None:
         try:
-            open_ids = open_action_ids(self._db)
+            open_ids, waiting_chores = open_action_ids(self._db), waiting_kinds(self._db)
         except DatabaseUnavailable as error:
             self._outage.met(error)
             self._stop_asked.wait(SAFETY_POLL_S)
             return
         self._outage.over()
-        self._loop.call_soon_threadsafe(self._nodes.look, open_ids)
+        self._loop.call_soon_threadsafe(self._nodes.look, open_ids, waiting_chores)

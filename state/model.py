@@ -73,6 +73,16 @@ class ActionState(StrEnum):
     SUPERSEDED = "superseded"
 
 
+class ChoreState(StrEnum):
+    """A chore waits until a node takes it; a node that is lost gives it back."""
+
+    WAITING = "waiting"
+    GIVEN = "given"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 class TargetKind(StrEnum):
     """What an action or an archive is about."""
 

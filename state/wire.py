@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from state.chore_wire import ChoresDown, ChoresUp
 from state.model import Observed, WorkspaceObserved
 
 PROTOCOL = 1
@@ -280,6 +281,8 @@ class SyncRequest(Wire):
     # The actions the node already has: they are not sent again, and learn here if they were taken back.
     in_hand: tuple[str, ...] = ()
     wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 0.0
+    # Work on the store that belongs to no placement. An agent that does not know of it takes none.
+    chores: ChoresUp = ChoresUp()
 
 
 class SyncReply(Wire):
@@ -291,3 +294,4 @@ class SyncReply(Wire):
     taken_back: tuple[str, ...] = ()
     # Results that are safely in the database and need not be sent again.
     accepted: tuple[str, ...] = ()
+    chores: ChoresDown = ChoresDown()

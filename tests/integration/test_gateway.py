@@ -10,7 +10,8 @@ from itertools import count
 import httpx
 import pytest
 
-from state import nodes
+from state import chores, nodes
+from state.chore_wire import ChoreDone, ChoresUp
 from state.database import Database
 from state.model import Desired
 from state.wire import SyncReply
@@ -65,10 +66,11 @@ class Waiting:
     """A long poll in a thread of its own."""
 
     node: HttpNode
+    chores: ChoresUp = ChoresUp()
     reply: SyncReply | None = None
 
     def __post_init__(self) -> None:
-        self._body = self.node.request(wait_s=LONG_S).model_dump_json()
+        self._body = self.node.request(wait_s=LONG_S, chores=self.chores).model_dump_json()
         self._thread = threading.Thread(target=self._wait)
         self._thread.start()
 
@@ -209,6 +211,19 @@ def test_a_waiting_node_is_told_what_is_taken_back(plane: Plane) -> None:
         want(plane.db, pod_id, Desired.RUNNING)
 
     assert waiting.end().taken_back == (stop_id,)
+
+
+def test_a_waiting_node_that_would_take_a_chore_is_given_one_as_soon_as_there_is_one(plane: Plane) -> None:
+    """And its result is accepted at the next sync, by a gateway that knows nothing of the kind."""
+    with plane.working("chores") as node:
+        told = ChoresUp(kinds=("sort",), wanted=1)
+        waiting = Waiting(node, told)
+        with plane.db.transaction() as conn:
+            chores.make_chore(conn, "sort", "everything", {}, made_by="test")
+        (chore,) = waiting.end().chores.given
+        done = ChoresUp(kinds=("sort",), results=(ChoreDone(chore=chore.handle),))
+        assert node.sync(chores=done).chores.accepted == (chore.handle,)
+        assert node.sync(chores=told).chores.given == ()
 
 
 def test_a_newer_call_of_a_node_ends_the_older(plane: Plane) -> None:

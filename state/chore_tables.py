@@ -1,0 +1,89 @@
+"""The tables of chores and alarms: see state.tables for how they are written down."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Integer, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import SQLModel
+
+from state.columns import DATABASE, IDENTITY, NODE, RECONCILER, TIME, of, one_of, ref, shaped
+from state.model import ChoreState
+
+CHORE_KIND_PATTERN = r"^[a-z][a-z_]{0,39}$"
+
+
+class ChoreRow(SQLModel, table=True):
+    """Work for any node on the store, tied to no placement. One open at a time per kind and subject."""
+
+    __tablename__ = "chore"
+    __table_args__ = (
+        shaped("kind", CHORE_KIND_PATTERN, "chore_kind_is_lower_case_letters_and_underscores"),
+        one_of("state", ChoreState, "chore_state_is_waiting_given_done_failed_or_cancelled"),
+        CheckConstraint("(state = 'given') = (given_at IS NOT NULL)", name="chore_given_at_goes_with_given"),
+        CheckConstraint("state <> 'given' OR node_id IS NOT NULL", name="chore_that_is_given_has_a_node"),
+        CheckConstraint(
+            "(state IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL)",
+            name="chore_finished_at_is_its_end",
+        ),
+        Index(
+            "chore_one_open_per_subject",
+            "kind",
+            "subject",
+            unique=True,
+            postgresql_where=text("state IN ('waiting', 'given')"),
+        ),
+        Index("chore_waiting", "not_before", postgresql_where=text("state = 'waiting'")),
+        Index("chore_of_node", "node_id", postgresql_where=text("state = 'given'")),
+        Index("chore_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("chore_of_pod", "pod_id", "created_at", postgresql_where=text("pod_id IS NOT NULL")),
+    )
+
+    id: UUID = of(IDENTITY, Uuid, primary_key=True)
+    kind: str = of(IDENTITY, Text)
+    subject: str = of(IDENTITY, Text)
+    request: dict[str, Any] = of(IDENTITY, JSONB, default="'{}'")
+    pod_id: str | None = of(IDENTITY, Text, ref("pod"), null=True)
+    workspace_id: str | None = of(IDENTITY, Text, ref("workspace"), null=True)
+    only_node_id: str | None = of(IDENTITY, Text, ref("node"), null=True)  # None: any node may do it
+    made_by: str = of(IDENTITY, Text)
+    created_at: datetime = of(DATABASE, TIME, default="now()")
+
+    state: str = of(RECONCILER, Text, default="'waiting'")
+    attempt: int = of(RECONCILER, Integer, default="0")  # counts its givings-out; fences late results
+    failures: int = of(RECONCILER, Integer, default="0")
+    not_before: datetime = of(RECONCILER, TIME, default="now()")
+    node_id: str | None = of(RECONCILER, Text, ref("node"), null=True)
+    given_at: datetime | None = of(RECONCILER, TIME, null=True)
+    finished_at: datetime | None = of(RECONCILER, TIME, null=True)
+    progress: dict[str, Any] | None = of(NODE, JSONB, null=True)
+    result: dict[str, Any] | None = of(NODE, JSONB, null=True)
+    error: dict[str, Any] | None = of(NODE, JSONB, null=True)
+
+
+class AlarmRow(SQLModel, table=True):
+    """Something that somebody should look at, until it is over. One open per kind and subject."""
+
+    __tablename__ = "alarm"
+    __table_args__ = (
+        Index(
+            "alarm_one_open_per_subject",
+            "kind",
+            "subject",
+            unique=True,
+            postgresql_where=text("cleared_at IS NULL"),
+        ),
+        Index("alarm_of_pod", "pod_id", postgresql_where=text("cleared_at IS NULL AND pod_id IS NOT NULL")),
+    )
+
+    id: int = of(DATABASE, BigInteger, Identity(always=True), primary_key=True)
+    kind: str = of(IDENTITY, Text)
+    subject: str = of(IDENTITY, Text)
+    pod_id: str | None = of(IDENTITY, Text, ref("pod"), null=True)
+    workspace_id: str | None = of(IDENTITY, Text, ref("workspace"), null=True)
+    message: str = of(RECONCILER, Text)
+    raised_at: datetime = of(DATABASE, TIME, default="now()")
+    seen_at: datetime = of(RECONCILER, TIME, default="now()")
+    times: int = of(RECONCILER, Integer, default="1")
+    cleared_at: datetime | None = of(RECONCILER, TIME, null=True)
