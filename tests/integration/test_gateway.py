@@ -24,6 +24,7 @@ TOKEN = "token-of-a-node"
 LONG_S = 20
 JOIN_S = 30
 BOOTS = count(1)
+NO_CHORES = ChoresUp()
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Waiting:
     """A long poll in a thread of its own."""
 
     node: HttpNode
-    chores: ChoresUp = ChoresUp()
+    chores: ChoresUp = NO_CHORES
     reply: SyncReply | None = None
 
     def __post_init__(self) -> None:
