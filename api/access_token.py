@@ -1,7 +1,7 @@
 """Sealed access tokens: what the link to a pod carries, and what nginx keeps in the browser's cookie.
 
 A token is ``v1.<key id>.<base64url(iv 12 | ciphertext | tag 16)>``, AES-256-GCM. The additional data binds
-its use (`url` or `cookie`), the key id and the pod: moved to another of these, a token does not open.
+its use (`url`, `cookie` or `visit`), the key id and the pod: moved to another of these, it does not open.
 `nginx_njs/token.js` is the other half; tests/njs holds the two to the same answers. Format: docs/access.md.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-Use = Literal["url", "cookie"]
+Use = Literal["url", "cookie", "visit"]
 
 KEY_BYTES = 32
 IV_BYTES = 12

@@ -1,6 +1,7 @@
 """From an HTTP request to a handler's call and back: token, scope, query, body, answer."""
 
 import asyncio
+import time
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -9,7 +10,9 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from api.access_token import AccessClaims, TokenRefusedError, open_token
 from api.deps import Deps
+from api.links import load_keyring
 from api.operation import PATH_IDS, AnyOperation, Call
 from api.problems import ProblemError
 from api.wire import BODY_BYTES_MAX, FieldProblem
@@ -27,12 +30,15 @@ M = TypeVar("M", bound=BaseModel)
 async def answer(operation: AnyOperation, deps: Deps, request: HttpRequest) -> Response:
     """Carry out one request. Raises `ProblemError` for whatever is refused."""
     actor = await _authorize(operation, deps, request)
+    target_id = _target_id(operation.id_name, request) if operation.id_name else ""
+    visit = await _visit(deps, target_id, request) if operation.visitors else None
     call = Call(
         deps=deps,
-        actor=actor,
-        target_id=_target_id(operation.id_name, request) if operation.id_name else "",
+        actor=f"visit:{visit.user}" if visit else actor,
+        target_id=target_id,
         query=_read_query(operation.query, request.query_params),
         body=await _read_body(operation.body, request) if operation.takes_body else None,
+        visit=visit,
     )
     given = await operation.handler(call)
     return Response(
@@ -54,6 +60,18 @@ async def _authorize(operation: AnyOperation, deps: Deps, request: HttpRequest) 
     return actor
 
 
+async def _visit(deps: Deps, pod_id: str, request: HttpRequest) -> AccessClaims:
+    """What the visitor was admitted with: sealed by nginx for this pod, and not too old."""
+    token = _credentials(request)
+    keyring = await deps.run(load_keyring, deps.settings)
+    try:
+        visit = open_token(token, keyring, "visit", pod_id, int(time.time()))
+    except TokenRefusedError as error:
+        raise _refused("token_refused", "The page was opened too long ago, or not for this pod.") from error
+    request.state.actor = f"visit:{visit.user}"
+    return visit
+
+
 def _target_id(name: str, request: HttpRequest) -> str:
     try:
         return _IDS[name].validate_python(request.path_params[name])
@@ -62,11 +80,15 @@ def _target_id(name: str, request: HttpRequest) -> str:
         raise ProblemError(PATH_IDS[name].not_found, detail) from error
 
 
-def _bearer(request: HttpRequest) -> str:
+def _credentials(request: HttpRequest) -> str:
     scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credentials.strip():
         raise _refused("token_missing", "The request has no `Authorization: Bearer …` header.")
-    token = credentials.strip()
+    return credentials.strip()
+
+
+def _bearer(request: HttpRequest) -> str:
+    token = _credentials(request)
     if len(token) > TOKEN_CHARS_MAX or not token.isascii():
         raise _refused("token_refused", "What was sent does not have the shape of a token.")
     return token

@@ -28,44 +28,63 @@ class Link:
     expires_at: datetime
 
 
-async def link_to(deps: Deps, status: PodStatus) -> Link | None:
+async def link_to(
+    deps: Deps, status: PodStatus, *, session_id: str | None = None, to: str | None = None
+) -> Link | None:
     """A fresh link to the pod, or None while it does not run where it is placed.
 
+    It begins a session of its own, or goes on with the one that is named. `to`: path and query in the pod.
     Raises `ProblemError` (`keyring_unavailable`, `pod_unreachable`).
     """
     access = await deps.run(pods.access_of, deps.db, status.id)
     if access is None:
         return None
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=deps.settings.link_lifetime_s)
-    token = await deps.run(_sealed, deps.settings, status.id, access, expires_at)
-    return Link(url_of(deps.settings, status.id, status.lab, token), expires_at)
+    session_id = session_id or secrets.token_urlsafe(SESSION_ID_BYTES)
+    token = await deps.run(_sealed, deps.settings, access, session_id, expires_at)
+    return Link(url_of(deps.settings, status.id, to or folder_of(status.lab), token), expires_at)
 
 
-def url_of(settings: ApiSettings, pod_id: str, lab: str | None, token: str) -> str:
-    """The link: by path, or by a host name of the pod's own. Opens the lab's folder, or the user's files."""
-    folder = f"{WORKSPACES}/{lab}" if lab else WORKSPACES
-    query = urlencode({"tkn": token, "folder": folder}, safe="/")
+def url_of(settings: ApiSettings, pod_id: str, to: str, token: str) -> str:
+    """The link to a path and query in the pod."""
+    path, mark, query = to.partition("?")
+    kept = f"&{query}" if mark else ""
+    return f"{base_of(settings, pod_id)}{path}?tkn={token}{kept}"
+
+
+def base_of(settings: ApiSettings, pod_id: str) -> str:
+    """Where the pod's pages begin: below a path, or at a host name of its own."""
     if settings.url_shape == "path":
-        return f"{settings.base_url}/pods/{pod_id}/?{query}"
+        return f"{settings.base_url}/pods/{pod_id}/"
     scheme, _, host = settings.base_url.partition("://")
-    return f"{scheme}://{pod_id}.{host}/?{query}"
+    return f"{scheme}://{pod_id}.{host}/"
 
 
-def _sealed(settings: ApiSettings, pod_id: str, access: PodAccess, expires_at: datetime) -> str:
+def folder_of(lab: str | None) -> str:
+    """What has the IDE open the lab's folder, or the user's files."""
+    return "?" + urlencode({"folder": f"{WORKSPACES}/{lab}" if lab else WORKSPACES}, safe="/")
+
+
+def load_keyring(settings: ApiSettings) -> Keyring:
+    """The keys as they are now. Raises `ProblemError` (`keyring_unavailable`)."""
     try:
-        keyring = Keyring.load(settings.keyring)
+        return Keyring.load(settings.keyring)
     except KeyringError as error:
         log.error("keyring unavailable", error=str(error))
         raise ProblemError("keyring_unavailable", "The keys that seal links cannot be read.") from error
+
+
+def _sealed(settings: ApiSettings, access: PodAccess, session_id: str, expires_at: datetime) -> str:
+    keyring = load_keyring(settings)
     try:
         claims = AccessClaims(
-            pod=pod_id,
+            pod=access.pod_id,
             user=access.user_id,
             epoch=access.epoch,
             upstream=access.upstream,
             secret=access.session_secret,
             expires_at=int(expires_at.timestamp()),
-            session_id=secrets.token_urlsafe(SESSION_ID_BYTES),
+            session_id=session_id,
         )
     except ValueError as error:
         raise ProblemError("pod_unreachable", f"The link was not made: {error}.") from error

@@ -70,7 +70,7 @@ def _operation(operation: AnyOperation, schemas: Json) -> Json:
         "operationId": operation.name,
         "summary": operation.summary,
         "description": _who_may(operation),
-        "security": [{"bearer": []}] if operation.scopes else [],
+        "security": [{"bearer": []}] if operation.scopes or operation.visitors else [],
         "parameters": [*_path_parameters(operation), *_query_parameters(operation.query, schemas)],
         "responses": {**_replies(operation), **_problems(operation)},
     }
@@ -80,6 +80,8 @@ def _operation(operation: AnyOperation, schemas: Json) -> Json:
 
 
 def _who_may(operation: AnyOperation) -> str:
+    if operation.visitors:
+        return "For the start page, with the token that it was given: good for this pod only."
     scopes = ", ".join(f"`{scope}`" for scope in sorted(operation.scopes))
     return f"Scopes: {scopes}." if scopes else "No token needed."
 

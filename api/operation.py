@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from api.access_token import AccessClaims
 from api.deps import Deps
 from api.problems import COMMON_CODES
 from api.values import NodeId, PodId, TokenId
@@ -18,6 +19,7 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 _BODY_CODES = ("malformed_json", "body_too_slow", "body_too_large", "media_type_refused")
 _FIELD_CODES = ("unknown_field", "invalid_field")
 _TOKEN_CODES = ("token_missing", "token_refused", "scope_refused")
+_VISIT_CODES = ("token_missing", "token_refused", "keyring_unavailable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Call(Generic[Q, B]):
     """One authenticated, validated request.
 
     `actor` is who asks, for the event history; `target_id` is the id in the path, empty where there is none.
+    `visit` is what the visitor's browser was admitted with, where visitors may call.
     """
 
     deps: Deps
@@ -47,6 +50,7 @@ class Call(Generic[Q, B]):
     target_id: str
     query: Q
     body: B
+    visit: AccessClaims | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Q, B]):
-    """One method of one path. `scopes` names who may call it; empty means anybody, without a token."""
+    """One method of one path. `scopes` names who may call it; empty means anybody, without a token.
+
+    With `visitors`, whoever was admitted to the pod in the path may call, with the token of that visit.
+    """
 
     method: Method
     path: str
@@ -72,6 +79,7 @@ class Operation(Generic[Q, B]):
     replies: Mapping[int, type[Reply]]
     handler: Callable[[Call[Q, B]], Awaitable[Answer]]
     own_codes: tuple[str, ...] = ()
+    visitors: bool = False
 
     @property
     def takes_body(self) -> bool:
@@ -89,6 +97,7 @@ class Operation(Generic[Q, B]):
         """Every problem code this operation may answer with, but for those of routing."""
         return (
             *(_TOKEN_CODES if self.scopes else ()),
+            *(_VISIT_CODES if self.visitors else ()),
             *(_BODY_CODES if self.takes_body else ()),
             *_FIELD_CODES,
             *((PATH_IDS[self.id_name].not_found,) if self.id_name else ()),

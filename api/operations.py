@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from api import health, history, nodes, pods, tokens, wire
+from api import health, history, nodes, pods, tokens, visits, wire, wire_visit
 from api.operation import Answer, AnyOperation, Call, Method, Operation
 from api.wire import NoQuery, Query, Reply, Request, Scope
 
@@ -31,10 +31,11 @@ def operation(
     query: type[Q],
     body: type[B],
     codes: tuple[str, ...] = (),
+    visitors: bool = False,
 ) -> AnyOperation:
     """An operation named after its handler."""
     name = getattr(handler, "__name__", path)
-    return Operation(method, path, name, summary, scopes, query, body, replies, handler, codes)
+    return Operation(method, path, name, summary, scopes, query, body, replies, handler, codes, visitors)
 
 
 NO_BODY = type(None)
@@ -103,6 +104,40 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         query=wire.OpenPodQuery,
         body=NO_BODY,
         codes=("pod_deleted", "too_many_waiting", "keyring_unavailable", "pod_unreachable"),
+    ),
+    operation(
+        "GET",
+        f"{POD}:visit",
+        visits.show_visit,
+        ANYBODY,
+        {200: wire_visit.Visit},
+        "How the pod that somebody waits for is getting on. Changes nothing.",
+        query=NoQuery,
+        body=NO_BODY,
+        visitors=True,
+    ),
+    operation(
+        "POST",
+        f"{POD}:wake",
+        visits.wake_pod,
+        ANYBODY,
+        {200: wire_visit.Visit},
+        "Have a pod run that is at rest, because somebody looks at its start page. Repeats safely.",
+        query=wire_visit.WakeQuery,
+        body=NO_BODY,
+        visitors=True,
+    ),
+    operation(
+        "GET",
+        f"{POD}:enter",
+        visits.enter_pod,
+        ANYBODY,
+        {303: wire_visit.Entered},
+        "Have a pod run, and once it does, lead the browser into it. Repeats safely.",
+        query=wire_visit.EnterQuery,
+        body=NO_BODY,
+        codes=("pod_not_running", "pod_unreachable"),
+        visitors=True,
     ),
     operation(
         "GET",

@@ -94,6 +94,9 @@ KINDS: Mapping[str, Kind] = {
         "Operator: the keyring file is missing or damaged; the log says which.",
         10,
     ),
+    "pod_not_running": Kind(
+        503, "The pod does not run yet", "Look again in a moment; the start page does so by itself.", 2
+    ),
     "pod_unreachable": Kind(
         503,
         "The pod's node reports an address no link may name",

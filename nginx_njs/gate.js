@@ -5,6 +5,9 @@ import claims from './claims.js';
 import request from './request.js';
 import token from './token.js';
 
+// How long an open start page may ask. It waits for a restore or for room, and then is loaded anew.
+const VISIT_S = 3600;
+
 function nowS() {
     return Math.floor(Date.now() / 1000);
 }
@@ -25,6 +28,16 @@ async function claimsOf(r, use, text) {
     return reason ? { reason: reason } : opened;
 }
 
+// Resolves to what the cookie of this pod says: { claims } or { reason }.
+async function session(r) {
+    const v = r.variables;
+    const cookie = request.cookieValue(v.http_cookie, request.cookieName(v.pod_base, v.pod));
+    if (cookie === '') {
+        return { reason: 'no_cookie' };
+    }
+    return await claimsOf(r, 'cookie', cookie);
+}
+
 // Resolves to '' once the variables for proxy_pass are set, otherwise to the reason for refusing.
 async function admit(r) {
     const v = r.variables;
@@ -35,11 +48,7 @@ async function admit(r) {
     if (request.isFromElsewhere(r.method, v.pod_upgrade !== '', v.http_origin, v.http_sec_fetch_site, v.http_host)) {
         return 'origin';
     }
-    const cookie = request.cookieValue(v.http_cookie, request.cookieName(v.pod_base, v.pod));
-    if (cookie === '') {
-        return 'no_cookie';
-    }
-    const opened = await claimsOf(r, 'cookie', cookie);
+    const opened = await session(r);
     if (opened.reason) {
         return opened.reason;
     }
@@ -106,4 +115,46 @@ async function redeem(r) {
     }
 }
 
-export default { open, redeem };
+// What the start page shows itself with to the control plane: the claims of the cookie, for this use only.
+async function visitToken(r) {
+    if (!request.isVisit(r.variables.http_sec_fetch_dest)) {
+        return '';
+    }
+    const opened = await session(r);
+    if (opened.reason) {
+        return '';
+    }
+    const expiresAt = Math.min(opened.claims.expires_at, nowS() + VISIT_S);
+    return await token.seal(keyring(r), 'visit', Object.assign({}, opened.claims, { expires_at: expiresAt }));
+}
+
+// js_set $visit_token: empty unless somebody visits with the pod's cookie.
+async function visit(r) {
+    await 1;
+    let text = '';
+    try {
+        text = await visitToken(r);
+    } catch (e) {
+        r.error(`visit: ${e}`);
+    }
+    r.setReturnValue(text);
+}
+
+// js_content: the page that waits for the pod. Without a token it only says how things are.
+async function start(r) {
+    const v = r.variables;
+    let text = '';
+    try {
+        text = await visitToken(r);
+    } catch (e) {
+        r.error(`start: ${e}`);
+    }
+    const page = fs.readFileSync(v.gate_start_page).toString()
+        .split('@TOKEN@').join(text)
+        .split('@BASE@').join(v.pod_base)
+        .split('@AUTO@').join(v.http_sec_fetch_dest === 'document' ? 'yes' : '');
+    r.headersOut['Content-Type'] = 'text/html; charset=utf-8';
+    r.return(503, page);
+}
+
+export default { open, redeem, start, visit };

@@ -100,4 +100,9 @@ function isFromElsewhere(method, isSocket, origin, fetchSite, host) {
     return origin.toLowerCase() !== 'https://' + (host || '').toLowerCase();
 }
 
-export default { below, cleanLocation, cookieName, cookieValue, isFromElsewhere, podCookie, withoutToken };
+// Somebody looks at a page of its own: no frame, script or socket. Browsers from before Fetch Metadata do not say.
+function isVisit(fetchDest) {
+    return !fetchDest || fetchDest === 'document';
+}
+
+export default { below, cleanLocation, cookieName, cookieValue, isFromElsewhere, isVisit, podCookie, withoutToken };

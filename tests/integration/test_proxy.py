@@ -211,6 +211,7 @@ def test_a_pod_that_is_not_there_is_waited_for(front: Front) -> None:
 
     assert (page.status, page.header("Content-Type")) == (503, "text/html; charset=utf-8")
     assert "tries again by itself" in page.body
+    assert page.header("Cache-Control") == "no-store"
     assert page.header("Retry-After") == "5"
     assert (script.status, script.json()["code"]) == (503, "pod_unreachable")
     assert script.header("Content-Type") == "application/problem+json"

@@ -259,10 +259,13 @@ def test_redirects_of_an_application_stay_within_its_pod(front: Front) -> None:
 
 
 def test_a_pod_that_asks_to_log_in_is_never_shown(front: Front) -> None:
-    """No password exists; a fresh link is what helps. An application's own login page is another thing."""
+    """No password exists: the start page leads in. An application's own login page is another thing."""
     cookie = front.cookie("pod-a")
 
-    assert_refused(front.nginx.ask("/pods/pod-a/login", [cookie, *PAGE]))
+    page = front.nginx.ask("/pods/pod-a/login", [cookie, *PAGE])
+    assert (page.status, "Your pod does not answer yet" in page.body) == (503, True)
+    assert_refused(front.nginx.ask("/pods/pod-a/login", PAGE))
+    assert front.reached() == 0
     assert front.nginx.ask("/pods/pod-a/proxy/8080/login", [cookie]).status == 200
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from api.links import url_of
+from api.links import folder_of, url_of
 from api.settings import ApiSettings
 from api.wire import Lab
 
@@ -31,18 +31,18 @@ def settings(**changes: Any) -> ApiSettings:
 )
 def test_links_have_one_of_two_shapes(shape: str, link: str) -> None:
     """By path, or by a host name of the pod's own; either opens the lab."""
-    assert url_of(settings(url_shape=shape), POD, "hello", "v1.k.t") == link
+    assert url_of(settings(url_shape=shape), POD, folder_of("hello"), "v1.k.t") == link
 
 
 def test_without_a_lab_the_users_files_are_opened() -> None:
     """A pod without a lab opens where the user's files are."""
-    assert url_of(settings(), POD, None, "t").endswith("&folder=/workspaces")
+    assert url_of(settings(), POD, folder_of(None), "t").endswith("&folder=/workspaces")
 
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True))
 def test_every_lab_arrives_as_it_is_called(lab: Lab) -> None:
     """No name of a lab changes the rest of the link."""
-    url = urlsplit(url_of(settings(), POD, lab, "t"))
+    url = urlsplit(url_of(settings(), POD, folder_of(lab), "t"))
 
     assert parse_qs(url.query) == {"tkn": ["t"], "folder": [f"/workspaces/{lab}"]}
 

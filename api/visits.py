@@ -1,0 +1,56 @@
+"""What the start page calls, for somebody whom nginx has admitted to the pod. Cheap: one read each."""
+
+from api import start_page, wire
+from api.links import link_to
+from api.operation import Answer, Call
+from api.pods import read_pod
+from api.problems import ProblemError
+from api.wire_visit import Entered, EnterQuery, WakeQuery
+from state import pods
+from state.model import Desired
+from state.pods import PodStatus
+
+WOKEN_BY_VISIT = "visited"
+_NOT_KEPT = {"Cache-Control": "no-store"}
+
+
+async def show_visit(call: Call[wire.NoQuery, None]) -> Answer:
+    """How the pod is getting on. Changes nothing, however often it is asked."""
+    return _shown(await read_pod(call.deps, call.target_id))
+
+
+async def wake_pod(call: Call[WakeQuery, None]) -> Answer:
+    """Have the pod run again: somebody is there and looks."""
+    return _shown(await _woken(call, again=call.query.again))
+
+
+async def enter_pod(call: Call[EnterQuery, None]) -> Answer:
+    """Have the pod run, and lead the browser into it under the session it has."""
+    status = await _woken(call, again=False)
+    session_id = call.visit.session_id if call.visit else None
+    link = await link_to(call.deps, status, session_id=session_id, to=call.query.to)
+    if link is None:
+        raise ProblemError("pod_not_running", f"It is {status.actual}.")
+    return Answer(Entered(url=link.url), 303, {**_NOT_KEPT, "Location": link.url})
+
+
+async def _woken(call: Call[EnterQuery, None] | Call[WakeQuery, None], *, again: bool) -> PodStatus:
+    """The pod, wanted running if it was at rest. Saying so again changes nothing, unless `again` is meant."""
+    status = await read_pod(call.deps, call.target_id)
+    if not (start_page.is_asleep(status) or (again and status.failure is not None)):
+        return status
+    try:
+        return await call.deps.run(
+            pods.set_desired,
+            call.deps.db,
+            call.target_id,
+            Desired.RUNNING,
+            actor=call.actor,
+            reason=WOKEN_BY_VISIT,
+        )
+    except pods.PodDeleted:
+        return await read_pod(call.deps, call.target_id)
+
+
+def _shown(status: PodStatus) -> Answer:
+    return Answer(start_page.of(status), headers=_NOT_KEPT)
