@@ -50,7 +50,7 @@ class Agent:
         self._queue = WorkQueue(
             Lanes(settings.starts_at_once, settings.uploads_at_once, settings.queue_length_max)
         )
-        self._surveyor = Surveyor(parts, self.report_soon)
+        self._surveyor = Surveyor(parts, self.report_soon, self._queue.alone_in)
         self._results = Results()
         self.chores = ChoreRunner(
             parts.archives.store,
@@ -134,7 +134,9 @@ class Agent:
         except TakenBack:
             result = None
         with self._handing_over:
-            if result is not None:
+            if result is None:
+                self._results.cancel(action.id)
+            else:
                 self._results.add(result)
                 reached = self._generations.get(action.target, 0)
                 self._generations[action.target] = max(action.generation, reached)
@@ -207,6 +209,8 @@ class Agent:
                 results = self._results.pending()
                 works = self._queue.in_hand()
                 in_hand = {*self._results.ids(), *(work.action.id for work in works)}
+                taken_back = (work.action.id for work in works if work.taken_back.is_set())
+                ending = {*self._results.ids(), *taken_back}
                 progress = tuple(self._progress.values())
             report, trouble = self._snapshot(tuple(work.action for work in works if work.begun))
             return SyncRequest(
@@ -219,6 +223,7 @@ class Agent:
                 results=results,
                 progress=progress,
                 in_hand=tuple(sorted(in_hand)),
+                ending=tuple(sorted(ending)),
                 wait_s=wait_s,
                 chores=self.chores.up(),
             )
@@ -227,18 +232,31 @@ class Agent:
         self.chores.down(reply.chores)
         with self._handing_over:
             self._results.accept(reply.accepted)
-            self._queue.take_back(reply.taken_back)
-            if not self._adopted:
-                return
-            for action in reply.actions:
-                if self._results.lately_accepted(action.id):
-                    continue
-                if self._queue.is_outdated(action):
-                    self._results.add(_outdated(action))
-                    continue
-                self._results.forget(action.id)
-                if self._queue.offer(action):
-                    log.info("action.taken", action=action.id, verb=action.step.verb, target=action.target)
+            if self._adopted:
+                self._end(reply.taken_back)
+                for action in reply.actions:
+                    self._begin(action)
+
+    def _end(self, action_ids: tuple[str, ...]) -> None:
+        """Answer for what was taken back: at once for what waits or is not here, else when it has ended."""
+        begun = self._queue.take_back(action_ids)
+        for action_id in action_ids:
+            if action_id not in begun:
+                self._results.cancel(action_id)
+        if action_ids:
+            self.report_soon()
+
+    def _begin(self, action: Action) -> None:
+        if self._results.lately_accepted(action.id):
+            return
+        if self._results.was_cancelled(action.id):
+            self._results.cancel(action.id)
+        elif self._queue.is_outdated(action):
+            self._results.add(_outdated(action))
+        else:
+            self._results.forget(action.id)
+            if self._queue.offer(action):
+                log.info("action.taken", action=action.id, verb=action.step.verb, target=action.target)
 
     # ---- the node ------------------------------------------------------------------------------------------
 

@@ -63,6 +63,28 @@ def sweep_volume(parts: Parts, action: Action) -> None:
         parts.runtime.remove_volume(volume.name)
 
 
+def sweep_workspace(parts: Parts, workspace_id: str) -> int:
+    """Remove what is half made of a workspace that nothing is being made of. Returns how many.
+
+    The engine may finish making something for an agent that was killed meanwhile, after the next agent's
+    sweep. Raises StepError.
+    """
+    sight = parts.runtime.look()
+    mine = [found for found in sight.containers if found.labels.get(labels.WORKSPACE) == workspace_id]
+    halves = [found for found in mine if labels.is_partial(found.name)]
+    for container in halves:
+        parts.runtime.remove(container.id)
+    volumes = [
+        volume
+        for volume in sight.volumes
+        if volume.labels.get(labels.WORKSPACE) == workspace_id
+        and parts.host.volume_state(volume) is VolumeState.HALF
+    ]
+    for volume in volumes:
+        parts.runtime.remove_volume(volume.name)
+    return len(halves) + len(volumes)
+
+
 def _sweep_users(parts: Parts, volume: Volume) -> None:
     """Half-made containers of ours would hold the volume for ever: the engine may finish making one for an
     agent that was killed meanwhile, after the next agent's sweep."""

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import structlog
 
 from node_agent import labels
 from node_agent.errors import StepError
 from node_agent.parts import Parts
+from node_agent.removal import sweep_workspace
 from node_agent.runtime import Container, Sight, Status, Volume, VolumeState
 
 PROBE_EVERY_S = 0.25
@@ -24,11 +26,20 @@ _Mark = tuple[tuple[str, ...], int]
 
 
 class Surveyor:
-    """Readiness of running pods that this agent did not see start, and fingerprints of quiet volumes."""
+    """Readiness of running pods that this agent did not see start, and fingerprints of quiet volumes.
 
-    def __init__(self, parts: Parts, learnt: Callable[[], None]) -> None:
+    `alone_in(workspace_id)` keeps work from beginning there; what is half made then, nobody is making.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        learnt: Callable[[], None],
+        alone_in: Callable[[str], AbstractContextManager[bool]],
+    ) -> None:
         self._parts = parts
         self._learnt = learnt
+        self._alone_in = alone_in
         self._lock = threading.Lock()
         self._news = threading.Event()
         self._stopping = False
@@ -104,6 +115,7 @@ class Surveyor:
         with self._lock:
             sight, states = self._sight, self._states
         self._keep_apart(sight)
+        self._sweep(sight, states)
         unanswered = [container for container in sight.containers if self._needs_probe(container)]
         answered = [container for container in unanswered if self._probe(container)]
         wanted = [volume for volume in sight.volumes if states.get(volume.name) is VolumeState.WHOLE]
@@ -119,6 +131,19 @@ class Surveyor:
                 self._parts.firewall.ensure()
             except StepError as error:
                 log.error("survey.network_not_isolated", why=error.message)
+
+    def _sweep(self, sight: Sight, states: dict[str, VolumeState]) -> None:
+        halves = [found.labels for found in sight.containers if labels.is_partial(found.name)]
+        halves += [found.labels for found in sight.volumes if states.get(found.name) is VolumeState.HALF]
+        for workspace_id in sorted({written.get(labels.WORKSPACE, "") for written in halves}):
+            with self._alone_in(workspace_id) as alone:
+                if not alone:
+                    continue
+                try:
+                    swept = sweep_workspace(self._parts, workspace_id)
+                    log.info("survey.swept", workspace=workspace_id, things=swept)
+                except (StepError, OSError) as error:
+                    log.warning("survey.cannot_sweep", workspace=workspace_id, why=str(error))
 
     def _needs_probe(self, container: Container) -> bool:
         if container.status is not Status.RUNNING or labels.is_partial(container.name):

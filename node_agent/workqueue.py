@@ -4,7 +4,8 @@ A workspace step runs alone in its workspace; steps of different pods of one wor
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from state.wire import Action
@@ -42,6 +43,7 @@ class WorkQueue:
         self._works: dict[str, Work] = {}
         self._closed = False
         self._newest_attempts: dict[str, int] = {}
+        self._held: set[str] = set()
 
     def is_outdated(self, action: Action) -> bool:
         """A newer action of the same target was in hand before: this one is a late copy (LAW 10)."""
@@ -76,21 +78,42 @@ class WorkQueue:
             self._works.pop(work.action.id, None)
             self._changed.notify_all()
 
-    def take_back(self, action_ids: Iterable[str]) -> None:
-        """Forget what waits; tell what has begun to end as soon as it safely can."""
+    def take_back(self, action_ids: Iterable[str]) -> tuple[str, ...]:
+        """Forget what waits; tell what has begun to end as soon as it safely can. Returns those that have."""
+        begun = []
         with self._changed:
             for action_id in action_ids:
                 work = self._works.get(action_id)
                 if work is None:
                     continue
                 work.taken_back.set()
-                if not work.begun:
+                if work.begun:
+                    begun.append(action_id)
+                else:
                     del self._works[action_id]
+        return tuple(begun)
+
+    @contextmanager
+    def alone_in(self, workspace_id: str) -> Iterator[bool]:
+        """While the block runs, nothing of the workspace begins. False where something has begun already."""
+        with self._changed:
+            free = workspace_id not in self._held and not any(
+                work.begun and work.action.workspace_id == workspace_id for work in self._works.values()
+            )
+            if free:
+                self._held.add(workspace_id)
+        try:
+            yield free
+        finally:
+            if free:
+                with self._changed:
+                    self._held.discard(workspace_id)
+                    self._changed.notify_all()
 
     def may_run(self, work: Work) -> bool:
         """Nothing that has begun stands in its way."""
         with self._changed:
-            if work.begun:
+            if work.begun or work.action.workspace_id in self._held:
                 return False
             begun = [other.action for other in self._works.values() if other.begun]
             excluded = any(_exclude(work.action, other) for other in begun)

@@ -111,6 +111,8 @@ def _why_busy(facts: Facts) -> str:
     action = facts.pod.open_action
     assert action is not None
     doing = action.verb.removesuffix("_pod")
+    if action.taken_back:
+        return f"{doing} was taken back; waiting for {action.node_id} to say that it has ended"
     return f"{doing} is under way on {action.node_id}"
 
 

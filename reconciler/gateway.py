@@ -144,7 +144,7 @@ class Gateway:
     def _news(self, message: SyncRequest, chores_kept: tuple[ChoreHandle, ...]) -> SyncReply:
         return SyncReply(
             actions=undelivered(self._db, message.node_id, message.in_hand),
-            taken_back=taken_back(self._db, message.node_id, message.in_hand),
+            taken_back=taken_back(self._db, message.node_id, message.in_hand, message.ending),
             chores=chores.news(self._db, message.node_id, message.chores, chores_kept),
         )
 

@@ -178,7 +178,7 @@ def _plan_volume(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Fac
 def _take_back_volume_step(this_pass: _Pass, workspace: WorkspaceView, needed: bool) -> None:
     action = workspace.open_action
     assert action is not None
-    if needed == (action.verb in WITHDRAWING_VERBS):
+    if not action.taken_back and needed == (action.verb in WITHDRAWING_VERBS):
         reason = "the workspace is wanted again" if needed else "no pod wants the workspace any more"
         this_pass.take_backs.append(TakeBack(action.id, reason))
 
@@ -262,7 +262,7 @@ def _plan_pod(this_pass: _Pass, facts: Facts, placed: bool) -> Decision:
 def _take_back_pod_step(this_pass: _Pass, facts: Facts) -> None:
     action = facts.pod.open_action
     assert action is not None
-    if action.verb not in WANTED_VERBS[facts.pod.desired]:
+    if not action.taken_back and action.verb not in WANTED_VERBS[facts.pod.desired]:
         reason = f"wanted {facts.pod.desired} now"
         this_pass.take_backs.append(TakeBack(action.id, reason))
 

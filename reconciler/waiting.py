@@ -1,8 +1,9 @@
 """Nodes that wait at the gateway for something to do, and the one bell that wakes them.
 
-A node has news exactly when its open actions are not those that it has in hand. One thread asks the database
-for all open actions, when the bell rings and at least once a second, and wakes the nodes that have news: so
-the cost of waiting does not grow with the number of those who wait.
+A node has news exactly when its open actions are not those that it has in hand, or when it was given some
+that were taken back since. One thread asks the database for all open actions, when the bell rings and at
+least once a second, and wakes the nodes that have news: so the cost of waiting does not grow with the number
+of those who wait.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from reconciler.outage import Outage
 from state.chores import waiting_kinds
 from state.database import Database, DatabaseUnavailable, Doorbell
-from state.delivery import open_action_ids
+from state.delivery import OpenIds, open_action_ids
 from state.wire import SyncRequest
 
 SAFETY_POLL_S = 1.0
@@ -29,6 +30,7 @@ class Waiter:
     in_hand: frozenset[str]
     # Of the kinds of chores that it would take one of.
     chore_kinds: frozenset[str] = frozenset()
+    ending: frozenset[str] = frozenset()
     ended: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -57,7 +59,8 @@ class WaitingNodes:
         """Wait for the node of this message while the block runs."""
         node_id = message.node_id
         kinds = frozenset(message.chores.kinds if message.chores.wanted else ())
-        waiter = Waiter(message.boot_id, message.sequence, frozenset(message.in_hand), kinds)
+        in_hand, ending = frozenset(message.in_hand), frozenset(message.ending)
+        waiter = Waiter(message.boot_id, message.sequence, in_hand, kinds, ending)
         other = self._waiters.get(node_id)
         if self._closing or (other is not None and not other.is_older_than(waiter)):
             waiter.end()
@@ -71,12 +74,11 @@ class WaitingNodes:
             if self._waiters.get(node_id) is waiter:
                 del self._waiters[node_id]
 
-    def look(
-        self, open_ids: Mapping[str, frozenset[str]], waiting_chores: frozenset[str] = frozenset()
-    ) -> None:
+    def look(self, open_ids: Mapping[str, OpenIds], waiting_chores: frozenset[str] = frozenset()) -> None:
         """Wake those whose open actions are not what they have in hand, or who would take a waiting chore."""
         for node_id, waiter in self._waiters.items():
-            if open_ids.get(node_id, frozenset()) != waiter.in_hand or waiter.chore_kinds & waiting_chores:
+            open_here = open_ids.get(node_id, OpenIds())
+            if open_here.are_news(waiter.in_hand, waiter.ending) or waiter.chore_kinds & waiting_chores:
                 waiter.news.set()
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Handing actions to nodes: what the gateway asks about the open ones."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from psycopg.rows import DictRow
 
@@ -10,17 +11,26 @@ from state.wire import Action
 # Actions in one reply to a node. The planner keeps fewer open than this per node.
 ACTIONS_PER_REPLY_MAX = 200
 
-_OPEN_IDS = "SELECT node_id, array_agg(id::text) AS ids FROM action WHERE state = 'open' GROUP BY node_id"
+_OPEN_IDS = """
+    SELECT node_id, array_agg(id::text) FILTER (WHERE taken_back_at IS NULL) AS wanted,
+           array_agg(id::text) FILTER (WHERE taken_back_at IS NOT NULL) AS taken_back
+      FROM action WHERE state = 'open' GROUP BY node_id
+"""
 
 _UNDELIVERED = """
     SELECT a.id::text AS id, a.workspace_id, w.user_id, a.pod_id, a.epoch, a.generation, a.attempt, a.step
       FROM action a JOIN workspace w ON w.id = a.workspace_id
      WHERE a.node_id = %(node)s AND a.state = 'open' AND NOT (a.id::text = ANY(%(in_hand)s))
+       AND a.taken_back_at IS NULL
      ORDER BY a.created_at, a.id LIMIT %(limit)s
 """
-_MARK_SENT = (
-    "UPDATE action SET sent_at = now() WHERE id = ANY(%(ids)s::uuid[]) AND state = 'open' AND sent_at IS NULL"
-)
+# Locked, for an action is either taken back before it is given to its node, or known to have been given.
+_STILL_WANTED = """
+    SELECT id::text AS id FROM action
+     WHERE id = ANY(%(ids)s::uuid[]) AND state = 'open' AND taken_back_at IS NULL
+     ORDER BY id FOR NO KEY UPDATE
+"""
+_MARK_SENT = "UPDATE action SET sent_at = now() WHERE id = ANY(%(ids)s::uuid[]) AND sent_at IS NULL"
 
 _SPOIL = """
     UPDATE action SET state = 'failed', finished_at = clock_timestamp(),
@@ -29,17 +39,37 @@ _SPOIL = """
 """
 
 _TAKEN_BACK = """
+    SELECT a.id::text AS id FROM action a
+     WHERE a.node_id = %(node)s AND a.state = 'open' AND a.taken_back_at IS NOT NULL
+       AND NOT (a.id::text = ANY(%(ending)s))
+     UNION
     SELECT held.id FROM unnest(%(in_hand)s::text[]) AS held(id)
-     WHERE NOT EXISTS (SELECT 1 FROM action a
+     WHERE NOT (held.id = ANY(%(ending)s))
+       AND NOT EXISTS (SELECT 1 FROM action a
                         WHERE a.node_id = %(node)s AND a.state = 'open' AND a.id::text = held.id)
-     ORDER BY held.id
+     ORDER BY id
 """
 
 
-def open_action_ids(db: Database) -> dict[str, frozenset[str]]:
+@dataclass(frozen=True, slots=True)
+class OpenIds:
+    """A node's open actions: those to be done, and those that it was given and still has to answer for."""
+
+    wanted: frozenset[str] = frozenset()
+    taken_back: frozenset[str] = frozenset()
+
+    def are_news(self, in_hand: Collection[str], ending: Collection[str]) -> bool:
+        """Whether a node that has these in hand, some of them ending, should be told something."""
+        return self.wanted != frozenset(in_hand) - frozenset(ending) or not self.taken_back <= set(ending)
+
+
+def open_action_ids(db: Database) -> dict[str, OpenIds]:
     """The open actions of every node that has any: one cheap read that tells who to wake."""
     with db.transaction() as conn:
-        return {row["node_id"]: frozenset(row["ids"]) for row in conn.execute(_OPEN_IDS)}
+        return {
+            row["node_id"]: OpenIds(frozenset(row["wanted"] or ()), frozenset(row["taken_back"] or ()))
+            for row in conn.execute(_OPEN_IDS)
+        }
 
 
 def undelivered(db: Database, node_id: str, in_hand: Collection[str]) -> tuple[Action, ...]:
@@ -47,9 +77,13 @@ def undelivered(db: Database, node_id: str, in_hand: Collection[str]) -> tuple[A
     arguments = {"node": node_id, "in_hand": list(in_hand), "limit": ACTIONS_PER_REPLY_MAX}
     with db.transaction() as conn:
         rows = conn.execute(_UNDELIVERED, arguments).fetchall()
-        if rows:
-            conn.execute(_MARK_SENT, {"ids": [row["id"] for row in rows]})
-        return tuple(action for row in rows if (action := _readable(conn, row)) is not None)
+        if not rows:
+            return ()
+        ids = {"ids": [row["id"] for row in rows]}
+        wanted = {row["id"] for row in conn.execute(_STILL_WANTED, ids)}
+        conn.execute(_MARK_SENT, {"ids": sorted(wanted)})
+        fresh = (row for row in rows if row["id"] in wanted)
+        return tuple(action for row in fresh if (action := _readable(conn, row)) is not None)
 
 
 def _readable(conn: Connection, row: DictRow) -> Action | None:
@@ -61,10 +95,14 @@ def _readable(conn: Connection, row: DictRow) -> Action | None:
         return None
 
 
-def taken_back(db: Database, node_id: str, in_hand: Collection[str]) -> tuple[str, ...]:
-    """Which of the actions a node has are not open any more: it should stop working on them."""
-    if not in_hand:
-        return ()
+def taken_back(
+    db: Database, node_id: str, in_hand: Collection[str], ending: Collection[str] = ()
+) -> tuple[str, ...]:
+    """The actions a node should stop working on, and answer for, whether it has them or not.
+
+    Those that it has and that are not open any more, and those that wait for its word; not those that it is
+    `ending` already.
+    """
     with db.transaction() as conn:
-        rows = conn.execute(_TAKEN_BACK, {"node": node_id, "in_hand": list(in_hand)})
+        rows = conn.execute(_TAKEN_BACK, {"node": node_id, "in_hand": list(in_hand), "ending": list(ending)})
         return tuple(row["id"] for row in rows)

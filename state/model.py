@@ -65,7 +65,7 @@ WITHDRAWING_VERBS = frozenset(
 
 
 class ActionState(StrEnum):
-    """An action is open until its node answers, or until the reconciler takes it back."""
+    """An action is open until its node answers; or until it is taken back, if no node was given it yet."""
 
     OPEN = "open"
     DONE = "done"
@@ -138,7 +138,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class OpenAction:
-    """A step under way. `node_id` has it, or will be given it at its next sync."""
+    """A step under way. `node_id` has it, or will be given it at its next sync.
+
+    One that was taken back stays under way until the node has answered: it may be in the middle of it.
+    """
 
     id: str
     verb: Verb
@@ -146,6 +149,7 @@ class OpenAction:
     epoch: int
     generation: int
     created_at: datetime
+    taken_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

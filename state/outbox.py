@@ -62,12 +62,16 @@ _RELEASE = """
     RETURNING pl.workspace_id, pl.node_id, pl.epoch, wanted.reason
 """
 
+# What a node was given it may be in the middle of: that stays open until the node answers (LAW 11).
+_LOCK_ACTIONS = "SELECT 1 FROM action WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE"
 _TAKE_BACK = """
     WITH wanted AS (SELECT * FROM jsonb_to_recordset(%(rows)s) AS t(action_id uuid, reason text))
-    UPDATE action a SET state = 'superseded', finished_at = now(),
+    UPDATE action a SET taken_back_at = now(),
+           state = CASE WHEN a.sent_at IS NULL THEN 'superseded' ELSE 'open' END,
+           finished_at = CASE WHEN a.sent_at IS NULL THEN now() END,
            error = jsonb_build_object('code', 'taken_back', 'message', wanted.reason)
-      FROM wanted WHERE a.id = wanted.action_id AND a.state = 'open'
-    RETURNING a.id, a.verb, a.workspace_id, a.pod_id, a.node_id, wanted.reason
+      FROM wanted WHERE a.id = wanted.action_id AND a.state = 'open' AND a.taken_back_at IS NULL
+    RETURNING a.id, a.verb, a.workspace_id, a.pod_id, a.node_id, wanted.reason, a.state
 """
 
 _ENQUEUE = """
@@ -254,9 +258,10 @@ def _release(conn: Connection, releases: Sequence[Release]) -> int:
 def _take_back(conn: Connection, take_backs: Sequence[TakeBack]) -> list[dict[str, Any]]:
     if not take_backs:
         return []
+    conn.execute(_LOCK_ACTIONS, {"ids": [line.action_id for line in take_backs]})
     rows = conn.execute(_TAKE_BACK, {"rows": _rows(asdict(line) for line in take_backs)}).fetchall()
     for row in rows:
-        _action_event(conn, row, "open", "superseded")
+        _action_event(conn, row, "open", "taken_back" if row["state"] == "open" else row["state"])
     return rows
 
 
@@ -332,12 +337,12 @@ def _look_again(
     enqueued: set[str],
     taken_back: Sequence[Mapping[str, Any]],
 ) -> int:
-    """Nobody else wakes a workspace whose step was refused, or whose action was just taken back."""
+    """Nobody else wakes a workspace whose step was refused, or whose action no node was given."""
     refused = {step.workspace_id for step in plan.steps if step.target not in enqueued}
     if refused:
         conn.execute(_LOOK_AGAIN, {"ids": sorted(refused), "at": now + REFUSED_RETRY})
-    if taken_back:
-        workspaces = sorted({row["workspace_id"] for row in taken_back})
+    workspaces = sorted({row["workspace_id"] for row in taken_back if row["state"] != "open"})
+    if workspaces:
         conn.execute(_LOOK_AGAIN, {"ids": workspaces, "at": now})
     return len(plan.steps) - len(enqueued)
 

@@ -105,7 +105,8 @@ _STATUS = """
            ar.size_bytes AS archive_size_bytes, ar.committed_at AS archive_committed_at,
            ar.notices AS archive_notices,
            a.id AS action_id, a.verb AS action_verb, a.node_id AS action_node_id, a.epoch AS action_epoch,
-           a.generation AS action_generation, a.created_at AS action_created_at, a.progress
+           a.generation AS action_generation, a.created_at AS action_created_at,
+           a.taken_back_at IS NOT NULL AS action_taken_back, a.progress
       FROM pod p
       JOIN pod_status s ON s.id = p.id
       JOIN workspace w ON w.id = p.workspace_id

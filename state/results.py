@@ -17,7 +17,7 @@ from state.backoff import live_failure, next_failure
 from state.database import Connection
 from state.model import Failure, Limits, Verb
 from state.rows import Row, failure_from_json, failure_to_json
-from state.wire import StepDone, StepFailed, StepProgress, StepResult
+from state.wire import CANCELLED, StepDone, StepFailed, StepProgress, StepResult
 
 _ARCHIVING = frozenset({Verb.ARCHIVE_POD, Verb.ARCHIVE_WORKSPACE})
 
@@ -35,6 +35,15 @@ _CLOSE = """
     UPDATE action SET state = %(state)s, finished_at = clock_timestamp(), error = %(error)s
      WHERE id = %(id)s::uuid
 """
+_CANCEL = """
+    UPDATE action SET state = 'superseded', finished_at = clock_timestamp(),
+           error = coalesce(error, jsonb_build_object('code', 'cancelled', 'message', %(message)s::text))
+     WHERE id = %(id)s::uuid
+"""
+_LOOK_AGAIN = {
+    "pod": "UPDATE pod SET next_check_at = clock_timestamp() WHERE id = %(target)s",
+    "workspace": "UPDATE workspace SET next_check_at = clock_timestamp() WHERE id = %(target)s",
+}
 _PROGRESS = """
     UPDATE action a SET progress = t.progress
       FROM jsonb_to_recordset(%(rows)s) AS t(id text, progress jsonb)
@@ -122,6 +131,8 @@ def apply_progress(conn: Connection, node_id: str, progress: Sequence[StepProgre
 
 def _apply(conn: Connection, action: Row, result: StepResult, judge: Judge) -> None:
     match result:
+        case StepFailed() if result.code == CANCELLED:
+            _cancelled(conn, action, result)
         case StepFailed():
             _failed(conn, action, result, judge)
         case StepDone() if Verb(action["verb"]) not in _ARCHIVING:
@@ -134,6 +145,13 @@ def _apply(conn: Connection, action: Row, result: StepResult, judge: Judge) -> N
             _archived(conn, action, result)
         case _:
             assert_never(result)
+
+
+def _cancelled(conn: Connection, action: Row, result: StepFailed) -> None:
+    """No failure: it was taken back. What it had done by then is in the report beside it."""
+    conn.execute(_CANCEL, {"id": action["id"], "message": result.message})
+    conn.execute(_LOOK_AGAIN[action["target_kind"]], {"target": action["target"]})
+    _event(conn, action, "superseded", result.message, {"code": result.code})
 
 
 def _archived(conn: Connection, action: Row, result: StepDone) -> None:

@@ -62,6 +62,7 @@ def action_of(row: Row) -> OpenAction | None:
         epoch=row["action_epoch"],
         generation=row["action_generation"],
         created_at=row["action_created_at"],
+        taken_back=row["action_taken_back"],
     )
 
 

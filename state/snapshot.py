@@ -58,7 +58,8 @@ _ARCHIVE_COLUMNS = """
 """
 _ACTION_COLUMNS = """
     act.id AS action_id, act.verb AS action_verb, act.node_id AS action_node_id, act.epoch AS action_epoch,
-    act.generation AS action_generation, act.created_at AS action_created_at
+    act.generation AS action_generation, act.created_at AS action_created_at,
+    act.taken_back_at IS NOT NULL AS action_taken_back
 """
 
 # Only what the live placement's node reported at the placement's epoch counts (LAW 5). Tombstones whose

@@ -275,6 +275,7 @@ class ActionRow(SQLModel, table=True):
     finished_at: datetime | None = of(RECONCILER, TIME, null=True)
     progress: dict[str, Any] | None = of(NODE, JSONB, null=True)
     error: dict[str, Any] | None = of(NODE, JSONB, null=True)
+    taken_back_at: datetime | None = of(RECONCILER, TIME, null=True)
 
 
 class ArchiveRow(SQLModel, table=True):

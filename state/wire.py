@@ -16,6 +16,8 @@ from state.model import Observed, WorkspaceObserved
 PROTOCOL = 1
 SYNC_WAIT_S_MAX = 20.0
 RESULTS_PER_SYNC_MAX = 200
+# How a node answers for an action that was taken back: it has not done it, or not all of it, and will not.
+CANCELLED = "cancelled"
 PODS_PER_REPORT_MAX = 2000
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -280,6 +282,8 @@ class SyncRequest(Wire):
     progress: Annotated[tuple[StepProgress, ...], Field(max_length=RESULTS_PER_SYNC_MAX)] = ()
     # The actions the node already has: they are not sent again, and learn here if they were taken back.
     in_hand: tuple[str, ...] = ()
+    # Those of them that need not be told of again: it is ending them, or has their results ready.
+    ending: tuple[str, ...] = ()
     wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 0.0
     # Work on the store that belongs to no placement. An agent that does not know of it takes none.
     chores: ChoresUp = ChoresUp()
@@ -290,7 +294,7 @@ class SyncReply(Wire):
 
     protocol: int = PROTOCOL
     actions: tuple[Action, ...] = ()
-    # Actions of `in_hand` that are no longer wanted: stop working on them.
+    # Actions that are no longer wanted: the node stops working on them, and answers also for those it lacks.
     taken_back: tuple[str, ...] = ()
     # Results that are safely in the database and need not be sent again.
     accepted: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ _PLAN = "tests/property/test_plan_laws.py"
 _OBSERVED = "tests/unit/state/test_observed.py"
 _OUTBOX = "tests/integration/test_outbox.py"
 _REPORTS = "tests/integration/test_reports.py"
+_TAKE_BACK = "tests/integration/test_take_back.py"
 _RESYNC = "tests/integration/test_resync.py"
 _RULES = "state/migrations/sql/0001_rules.sql"
 
@@ -90,6 +91,22 @@ CONTROL_MUTANTS: tuple[Mutant, ...] = (
         "       AND pl.released_at IS NULL\n",
         "",
         (f"{_REPORTS}::test_an_archive_of_a_placement_that_is_over_is_not_used",),
+    ),
+    Mutant(
+        "what a node may be doing is closed when it is taken back",
+        "LAW 11",
+        "state/outbox.py",
+        "CASE WHEN a.sent_at IS NULL THEN 'superseded' ELSE 'open' END",
+        "'superseded'",
+        (f"{_TAKE_BACK}::test_what_a_node_was_given_stays_open_until_it_answers",),
+    ),
+    Mutant(
+        "a node is not asked about what it may never have got",
+        "LAW 11",
+        "state/delivery.py",
+        "     WHERE a.node_id = %(node)s AND a.state = 'open' AND a.taken_back_at IS NOT NULL\n",
+        "     WHERE a.id::text = ANY(%(in_hand)s) AND a.state = 'open' AND a.taken_back_at IS NOT NULL\n",
+        (f"{_TAKE_BACK}::test_a_node_that_never_got_it_is_asked_all_the_same",),
     ),
     Mutant(
         "a placement is freed while a container is there",

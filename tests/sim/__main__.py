@@ -23,7 +23,7 @@ TELL_EVERY_S = 10.0
 
 
 def _replay(schedule: Schedule, *, trace: bool) -> int:
-    outcome = run(schedule, echo=print if trace else None, strict=True)
+    outcome = run(schedule, echo=print if trace else None)
     _show(outcome, trace=not trace)
     found = outcome.violation.name if outcome.violation else ""
     return 0 if found == schedule.expect else 1
@@ -37,11 +37,11 @@ def _show(outcome: Outcome, *, trace: bool) -> None:
 
 
 def _save(schedule: Schedule, path: Path) -> int:
-    outcome = run(schedule, strict=True)
+    outcome = run(schedule)
     if outcome.violation is None:
         print("nothing is violated: there is nothing to save")
         return 1
-    small = shrunk(schedule, outcome.violation.name, strict=True)
+    small = shrunk(schedule, outcome.violation.name)
     small.save(path)
     print(f"{outcome.violation}\n{len(small.faults)} of {len(schedule.faults)} faults saved in {path}")
     return 0

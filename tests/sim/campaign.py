@@ -79,16 +79,16 @@ def campaign(seeds: Iterable[int], steps: int = STEPS_PER_RUN) -> Iterator[tuple
         yield outcome, totals
 
 
-def shrunk(schedule: Schedule, name: str, *, strict: bool = False) -> Schedule:
+def shrunk(schedule: Schedule, name: str) -> Schedule:
     """The same violation with fewer faults and steps: one fault after the other is left out, if it can be."""
-    broken = run(schedule, strict=strict)
+    broken = run(schedule)
     best = replace(schedule, steps=min(schedule.steps, broken.steps + 1))
     smaller = True
     while smaller:
         smaller = False
         for index in reversed(range(len(best.faults))):
             fewer = replace(best, faults=best.faults[:index] + best.faults[index + 1 :])
-            found = run(fewer, strict=strict).violation
+            found = run(fewer).violation
             if found is not None and found.name == name:
                 best, smaller = fewer, True
     return best

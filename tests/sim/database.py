@@ -218,7 +218,7 @@ class SimDatabase:
         refused = [step for step in plan.steps if step.target not in enqueued]
         for step in refused:
             self.workspaces[step.workspace_id].due_at = now + REFUSED_RETRY
-        for row in taken_back:
+        for row in (row for row in taken_back if row.state is not ActionState.OPEN):
             self.workspaces[row.action.workspace_id].due_at = now
         return Recorded(places, releases, len(enqueued), len(taken_back), 0, len(refused))
 
@@ -249,9 +249,11 @@ class SimDatabase:
 
     def _take_back(self, action_id: str) -> ActionRow | None:
         row = self.actions[action_id]
-        if row.state is not ActionState.OPEN:
+        if row.state is not ActionState.OPEN or row.taken_back:
             return None
-        self.close(row, ActionState.SUPERSEDED)
+        row.taken_back = True
+        if not row.sent:
+            self.close(row, ActionState.SUPERSEDED)
         return row
 
     def close(self, row: ActionRow, state: ActionState) -> None:

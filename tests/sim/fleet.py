@@ -11,7 +11,7 @@ from random import Random
 
 from node_agent.labels import EPOCH, NODE, WORKSPACE, is_partial
 from node_agent.runtime import Status, VolumeState
-from state.model import ActionState, Desired, Limits, Verb
+from state.model import Desired, Limits
 from tests.sim.actors import AgentActor, ReconcilerActor
 from tests.sim.database import SimDatabase
 from tests.sim.docker import SimContainer, SimDocker, SimVolume, at
@@ -33,7 +33,6 @@ CONVERGES_S_MAX = 1800.0
 CONVERGES_STEPS_MAX = 60_000
 # And then nothing may be changed for this long: more than one resync.
 QUIET_S = 130.0
-_BRINGING = (Verb.CREATE_WORKSPACE, Verb.RESTORE_WORKSPACE)
 # Faults after which something of a former placement may be left on a node, reported and untouched.
 _LEAVES_STRAYS = frozenset({ZOMBIE})
 
@@ -70,7 +69,6 @@ class Fleet:
         self.history: dict[str, set[int]] = {}
         self.births = 0
         self.healing = False
-        self.strict = False
         self.agents: dict[str, AgentActor] = {}
         for node_id in NODES:
             self.db.nodes[node_id] = NodeRow(node_id)
@@ -306,7 +304,7 @@ class Fleet:
         blamed = bool(_LEAVES_STRAYS & self.scheduler.fired.keys())
         for docker in self.truth.dockers.values():
             for container in docker.containers.values():
-                if is_partial(container.name) and (self.strict or not self.scheduler.fired["crash_late"]):
+                if is_partial(container.name):
                     raise Violation("I11", f"{container.name} was left half made")
                 self._check_stray(docker.node_id, container, container.name, blamed)
             for volume in docker.volumes.values():
@@ -320,23 +318,13 @@ class Fleet:
         if placement and (placement.node_id, placement.epoch) == (node_id, int(thing.labels[EPOCH])):
             return
         self.marks["stray_left"] += 1
-        if not blamed and (self.strict or not self._was_taken_back(thing)):
+        if not blamed:
             raise Violation("I11", f"{name} was left on {node_id}, where nobody is placed")
 
-    def _was_taken_back(self, thing: SimContainer | SimVolume) -> bool:
-        """Known and open (tests/regressions/taken-back-volume.json): a volume made after its release."""
-        return isinstance(thing, SimVolume) and any(
-            row.state is ActionState.SUPERSEDED and row.verb in _BRINGING
-            for row in self.db.actions.values()
-            if (row.action.workspace_id, str(row.action.epoch))
-            == (thing.labels.get(WORKSPACE), thing.labels[EPOCH])
-        )
 
-
-def run(schedule: Schedule, echo: Callable[[str], None] | None = None, *, strict: bool = False) -> Outcome:
-    """Play a schedule; the outcome holds the violation, if any. `strict`: also what is known and open."""
+def run(schedule: Schedule, echo: Callable[[str], None] | None = None) -> Outcome:
+    """Play a schedule; the outcome holds the violation, if any."""
     fleet = Fleet(schedule.seed)
-    fleet.strict = strict
     fleet.scheduler.echo = echo
     violation = None
     with installed(SimTime(fleet.scheduler), fleet.trees):

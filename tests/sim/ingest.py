@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from state.backoff import live_failure, next_failure
-from state.delivery import ACTIONS_PER_REPLY_MAX
+from state.delivery import ACTIONS_PER_REPLY_MAX, OpenIds
 from state.lease import CLOCK_SET_BACK_AFTER, FORMER_BOOTS_MAX
 from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb, WorkspaceObserved
 from state.observed import Comparison, Exit, Known, compare
 from state.reports import Ingested
 from state.results import EXITED
-from state.wire import Action, Report, StepDone, StepFailed, StepResult, SyncReply, SyncRequest
+from state.wire import CANCELLED, Action, Report, StepDone, StepFailed, StepResult, SyncReply, SyncRequest
 from tests.sim.database import SimDatabase
 from tests.sim.rows import ActionRow, NodeRow, known_row, known_workspace_row
 
@@ -163,6 +163,10 @@ class Ingest:
             return
         owner = self._owner(row.action)
         owner.due_at = self._db.clock()
+        if isinstance(result, StepFailed) and result.code == CANCELLED:
+            self._marks["take_back_acknowledged"] += 1
+            self._db.close(row, ActionState.SUPERSEDED)
+            return
         if isinstance(result, StepFailed):
             self._db.close(row, ActionState.FAILED)
             previous = owner.failure
@@ -217,17 +221,24 @@ class Ingest:
 
     def has_news(self, request: SyncRequest) -> bool:
         """Whether there is something that ends a long poll."""
-        open_ids = {row.action.id for row in self._db.open.values() if row.node_id == request.node_id}
-        return open_ids != set(request.in_hand)
+        rows = [row for row in self._db.open.values() if row.node_id == request.node_id]
+        wanted = frozenset(row.action.id for row in rows if not row.taken_back)
+        taken_back = frozenset(row.action.id for row in rows if row.taken_back)
+        return OpenIds(wanted, taken_back).are_news(request.in_hand, request.ending)
 
     def news(self, request: SyncRequest, accepted: tuple[str, ...]) -> SyncReply:
         """What the node should do, and what it should leave."""
         in_hand = [action_id for action_id in request.in_hand if action_id not in accepted]
         rows = [row for row in self._db.open.values() if row.node_id == request.node_id]
+        wanted = [row for row in rows if not row.taken_back]
+        fresh = sorted((row for row in wanted if row.action.id not in in_hand), key=lambda row: row.action.id)
+        for row in fresh[:ACTIONS_PER_REPLY_MAX]:
+            row.sent = True
         open_ids = {row.action.id for row in rows}
-        fresh = sorted((row.action for row in rows if row.action.id not in in_hand), key=lambda a: a.id)
+        over = {action_id for action_id in in_hand if action_id not in open_ids}
+        over |= {row.action.id for row in rows if row.taken_back}
         return SyncReply(
-            actions=tuple(fresh[:ACTIONS_PER_REPLY_MAX]),
-            taken_back=tuple(action_id for action_id in in_hand if action_id not in open_ids),
+            actions=tuple(row.action for row in fresh[:ACTIONS_PER_REPLY_MAX]),
+            taken_back=tuple(sorted(over.difference(request.ending))),
             accepted=accepted,
         )

@@ -82,6 +82,8 @@ class ActionRow:
     created_at: datetime
     state: ActionState = ActionState.OPEN
     finished_at: datetime | None = None
+    sent: bool = False
+    taken_back: bool = False
 
     @property
     def verb(self) -> Verb:
@@ -92,7 +94,13 @@ class ActionRow:
         """As the planner sees it."""
         action = self.action
         return OpenAction(
-            action.id, self.verb, self.node_id, action.epoch, action.generation, self.created_at
+            action.id,
+            self.verb,
+            self.node_id,
+            action.epoch,
+            action.generation,
+            self.created_at,
+            self.taken_back,
         )
 
 

@@ -57,9 +57,10 @@ class Control:
         """One whole sync."""
         request = node.request(**changes)
         ingested = self.ingest(request)
+        in_hand = [action_id for action_id in request.in_hand if action_id not in ingested.accepted]
         reply = SyncReply(
-            actions=undelivered(self.db, node.node_id, request.in_hand),
-            taken_back=taken_back(self.db, node.node_id, request.in_hand),
+            actions=undelivered(self.db, node.node_id, in_hand),
+            taken_back=taken_back(self.db, node.node_id, in_hand, request.ending),
             accepted=ingested.accepted,
         )
         node.take(reply)

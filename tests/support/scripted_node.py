@@ -12,6 +12,7 @@ import httpx
 
 from state.model import Observed, WorkspaceObserved
 from state.wire import (
+    CANCELLED,
     Action,
     ArchiveMade,
     ArchivePod,
@@ -74,7 +75,8 @@ class ScriptedNode:
             "facts": self.facts,
             "report": self.report(),
             "results": tuple(self.results.values()),
-            "in_hand": tuple(self.in_hand),
+            "in_hand": (*self.in_hand, *self.results),
+            "ending": tuple(self.results),
         }
         return SyncRequest(**(message | changes))
 
@@ -88,8 +90,11 @@ class ScriptedNode:
         """Learn what was accepted and what is to be done."""
         for action_id in reply.accepted:
             self.results.pop(action_id, None)
-        for action_id in reply.taken_back:
+        for action_id in set(reply.taken_back) - self.results.keys():
             self.in_hand.pop(action_id, None)
+            self.results[action_id] = StepFailed(
+                action_id=action_id, code=CANCELLED, message="It was not done."
+            )
         self.in_hand |= {action.id: action for action in reply.actions}
 
     def perform(self) -> list[str]:

@@ -41,3 +41,23 @@ def test_one_sync_carries_no_more_results_than_it_may() -> None:
         results.add(StepDone(action_id=str(number)))
     assert len(results.pending()) == RESULTS_PER_SYNC_MAX
     assert len(results.ids()) == RESULTS_PER_SYNC_MAX + 5
+
+
+def test_an_action_that_was_taken_back_is_answered_and_never_begun_again() -> None:
+    """Also when nothing was known of it, and also long after: a late copy may still be on its way."""
+    clock = Clock()
+    results = Results(clock)
+    results.cancel("unknown")
+    assert [(r.action_id, r.outcome) for r in results.pending()] == [("unknown", "failed")]
+    results.accept(["unknown"])
+    clock.now_s += 100 * REMEMBERED_S
+    assert results.was_cancelled("unknown")
+
+
+def test_what_was_done_before_it_was_taken_back_is_answered_as_done() -> None:
+    """The truth counts, not what was wished meanwhile."""
+    results = Results()
+    results.add(StepDone(action_id="1"))
+    results.cancel("1")
+    assert results.pending() == (StepDone(action_id="1"),)
+    assert not results.was_cancelled("1")

@@ -116,3 +116,20 @@ def test_uploads_and_starts_wait_for_their_lane() -> None:
     verbs = sorted(work.action.step.verb for work in begin_all(queue))
 
     assert verbs == ["archive_pod", "start_pod", "start_pod", "stop_pod"]
+
+
+def test_nothing_begins_where_somebody_is_alone() -> None:
+    """Work of other workspaces goes on; what has begun is not to be alone with."""
+    queue = WorkQueue(LANES)
+    queue.offer(action("1", "w-a", "p-1"))
+    queue.offer(action("2", "w-b", "p-2"))
+    with queue.alone_in("w-a") as free:
+        assert free
+        begun = queue.take()
+        assert begun is not None
+        assert begun.action.id == "2"
+        with queue.alone_in("w-b") as other, queue.alone_in("w-a") as again:
+            assert (other, again) == (False, False)
+    after = queue.take()
+    assert after is not None
+    assert after.action.id == "1"

@@ -3,14 +3,17 @@
 from contextlib import ExitStack
 
 from reconciler.waiting import WaitingNodes
+from state.delivery import OpenIds
 from state.wire import SyncRequest
 from tests.support.scripted_node import ScriptedNode
 
 
-def request(sequence: int, boot_id: str = "boot-1", in_hand: tuple[str, ...] = ()) -> SyncRequest:
+def request(
+    sequence: int, boot_id: str = "boot-1", in_hand: tuple[str, ...] = (), ending: tuple[str, ...] = ()
+) -> SyncRequest:
     """A call of node-1."""
     node = ScriptedNode("node-1")
-    return node.request(sequence=sequence, boot_id=boot_id, in_hand=in_hand)
+    return node.request(sequence=sequence, boot_id=boot_id, in_hand=in_hand, ending=ending)
 
 
 def test_a_newer_call_ends_the_older_in_whichever_order_they_come() -> None:
@@ -38,9 +41,23 @@ def test_a_node_has_news_when_its_open_actions_are_not_what_it_has_in_hand() -> 
     for in_hand, open_ids in cases.items():
         nodes = WaitingNodes()
         with nodes.waiting(request(1, in_hand=in_hand)) as waiter:
-            nodes.look({"node-1": open_ids} if open_ids else {})
+            nodes.look({"node-1": OpenIds(open_ids)} if open_ids else {})
             told[in_hand] = waiter.news.is_set()
     assert told == {("a",): False, ("b",): True, ("c",): True, (): False}
+
+
+def test_a_node_hears_of_what_was_taken_back_until_it_is_ending_it() -> None:
+    """Whether it has it in hand or not."""
+    cases = {
+        ((), ()): True,
+        (("a",), ()): True,
+        (("a",), ("a",)): False,
+    }
+    for (in_hand, ending), expected in cases.items():
+        nodes = WaitingNodes()
+        with nodes.waiting(request(1, in_hand=in_hand, ending=ending)) as waiter:
+            nodes.look({"node-1": OpenIds(taken_back=frozenset("a"))})
+            assert waiter.news.is_set() is expected, (in_hand, ending)
 
 
 def test_nobody_waits_any_more_once_the_gateway_stops() -> None:
