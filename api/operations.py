@@ -191,6 +191,17 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     ),
     operation(
         "POST",
+        f"{PREFIX}/nodes/{{node_id}}:declare_lost",
+        nodes.declare_lost,
+        ADMINISTER,
+        {200: wire.Node},
+        "Sign that a silent node will not come back: its users go on elsewhere, from their last archives.",
+        query=NoQuery,
+        body=wire.DeclareLost,
+        codes=("node_alive",),
+    ),
+    operation(
+        "POST",
         f"{PREFIX}/tokens",
         tokens.create_token,
         ADMINISTER,

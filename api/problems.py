@@ -49,6 +49,11 @@ KINDS: Mapping[str, Kind] = {
         "The pod exists, and is made otherwise",
         "Leave out what differs to open it as it is, or give another name to make a second pod.",
     ),
+    "node_alive": Kind(
+        409,
+        "The node is alive",
+        "Cordon it instead; only a node that is silent can be declared lost.",
+    ),
     "generation_conflict": Kind(
         409, "The pod was changed meanwhile", "Read it again, decide again, and send its present generation."
     ),

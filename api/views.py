@@ -102,6 +102,7 @@ def node(status: NodeStatus) -> wire.Node:
         node_id=status.id,
         address=status.address,
         alive=not status.silent,
+        lost=status.lost,
         last_seen_at=status.last_seen_at,
         cordoned=status.cordoned,
         cpu_millis=status.capacity.cpu_millis,

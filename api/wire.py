@@ -111,6 +111,12 @@ class SetCordoned(Request):
     cordoned: bool
 
 
+class DeclareLost(Request):
+    """A person's word that a silent node is gone for good."""
+
+    reason: str = Field(min_length=1, max_length=500, description="Why you are sure.")
+
+
 class CreateToken(Request):
     """A token for somebody, or for a program."""
 
@@ -277,6 +283,7 @@ class Node(Reply):
     node_id: str
     address: str | None
     alive: bool = Field(description="Heard from lately.")
+    lost: bool = Field(description="Declared lost, and not heard from since.")
     last_seen_at: datetime | None
     cordoned: bool
     cpu_millis: int

@@ -19,6 +19,7 @@ from node_agent.chores import ChoreRunner
 from node_agent.errors import StepError, TakenBack
 from node_agent.executor import Executor
 from node_agent.facts import find_facts, unknown_facts
+from node_agent.fencer import Fencer
 from node_agent.gateway_client import Gateway, GatewayError
 from node_agent.parts import Parts
 from node_agent.removal import sweep_all
@@ -51,6 +52,7 @@ class Agent:
             Lanes(settings.starts_at_once, settings.uploads_at_once, settings.queue_length_max)
         )
         self._surveyor = Surveyor(parts, self.report_soon, self._queue.alone_in)
+        self._fencer = Fencer(parts.runtime, parts.journal, parts.fences, self.report_soon)
         self._results = Results()
         self.chores = ChoreRunner(
             parts.archives.store,
@@ -83,6 +85,7 @@ class Agent:
             ("reporter", self._report_loop),
             ("engine-events", self._events_loop),
             ("surveyor", self._surveyor.run),
+            ("fencer", self._fencer.run),
         ]
         loops += [(f"worker-{n}", self._work_loop) for n in range(self._parts.settings.workers_max)]
         loops += [(f"chores-{n}", self.chores.run) for n in range(self._parts.settings.chores_at_once)]
@@ -112,6 +115,7 @@ class Agent:
         self._stopping.set()
         self._report_wanted.set()
         self._surveyor.stop()
+        self._fencer.stop()
         if self._results.ids():
             self._sync(0.0)
 
@@ -186,6 +190,8 @@ class Agent:
         """Wait after a failed sync; the next back-off."""
         if error is None or self._stopping.is_set():
             return BACKOFF_FIRST_S
+        # Whoever is heard again after a silence has news, and may have to be told some.
+        self._report_wanted.set()
         # Two senders overtake each other now and then: only an error that lasts is worth a word.
         if backoff_s > BACKOFF_FIRST_S or not error.overtaken:
             log.warning("gateway.sync_failed", why=str(error))
@@ -195,10 +201,15 @@ class Agent:
 
     def _sync(self, wait_s: float) -> GatewayError | None:
         request = self._request(wait_s)
+        asked_at_s = time.monotonic()
         try:
             reply = self._gateway.sync(request)
         except GatewayError as error:
             return error
+        self._fencer.contact(asked_at_s)
+        if reply.epochs:
+            self._parts.journal.see_all(reply.epochs)
+            self._fencer.outdated()
         self._take(reply)
         return None
 
@@ -291,6 +302,7 @@ class Agent:
                 upstream_address=self._parts.settings.upstream_address,
                 volume_states=states,
                 fingerprints=self._surveyor.fingerprints(sight),
+                fence_of=self._parts.fences.get,
             )
             return build_report(sight, known), None
         except StepError as error:

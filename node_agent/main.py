@@ -18,6 +18,7 @@ from node_agent.agent import Agent
 from node_agent.archives import Archives
 from node_agent.docker_runtime import DockerRuntime
 from node_agent.facts import agent_version, outgoing_mtu_bytes
+from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, name_servers_of, rules_for
 from node_agent.gateway_client import GatewayClient
 from node_agent.host import HostFiles
@@ -83,6 +84,7 @@ def make_parts(settings: Settings) -> Parts:
         archives=Archives(store),
         firewall=Firewall(rules_for(settings.node_id, name_servers, blocked)),
         network=network_plan(settings.node_id, mtu_bytes),
+        fences=Fences(settings.data_dir / "fences.json"),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from node_agent.archives import Archives
 from node_agent.errors import StepError, TakenBack
+from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, bridge_name
 from node_agent.host import HostFiles
 from node_agent.journal import Journal
@@ -37,6 +38,7 @@ class Parts:
     archives: Archives
     firewall: Firewall
     network: NetworkPlan
+    fences: Fences
     ready: ReadyMemory = field(default_factory=ReadyMemory)
     ide_answers: Callable[[str, int, str], bool] = ide_answers
 

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from node_agent import labels, removal
 from node_agent.errors import ImageNotFound, NotFound, StepError, TakenBack
+from node_agent.host import disk_errors
 from node_agent.look import find_volume
 from node_agent.parts import Fence, Parts, ProgressNote
 from node_agent.readiness import POLL_EVERY_S
@@ -29,7 +30,7 @@ from node_agent.steps import (
     SweepVolume,
     UnpauseContainer,
 )
-from state.wire import Action, ArchiveMade, ArchiveSource, PodSpec
+from state.wire import Action, ArchiveMade, ArchiveSource, PodSpec, StartPod
 
 LOG_LINES_SHOWN = 15
 INSPECT_EVERY_S = 0.2
@@ -201,6 +202,9 @@ class Performer:
         runtime.ensure_network(network)
         self._parts.firewall.ensure()
         self._parts.host.write_session(container.session_dir)
+        if isinstance(self._action.step, StartPod):
+            with disk_errors("write down the pod's fence"):
+                self._parts.fences.set(container.id, self._action.step.self_fence_s)
         self._fence.check()
         try:
             runtime.start(container.id)

@@ -67,6 +67,7 @@ class Known:
     upstream_address: str
     volume_states: Mapping[str, VolumeState]
     fingerprints: Mapping[str, str]
+    fence_of: Callable[[str], int | None]
 
 
 def build_report(sight: Sight, known: Known) -> Report:
@@ -133,6 +134,7 @@ def _pod(container: Container, known: Known) -> PodReport:
         started_at=parse_time(container.started_at),
         exit_code=container.exit_code if container.status is Status.EXITED else None,
         oom_killed=container.oom_killed,
+        self_fence_s=known.fence_of(container.id) if container.live else None,
     )
 
 

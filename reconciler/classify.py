@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from reconciler import failover
 from state.backoff import live_failure
 from state.model import (
     Desired,
@@ -64,6 +65,7 @@ class Facts:
     limits: Limits
     # Why the node's agent cannot see what is on it.
     engine_error: str | None = None
+    node_heard_at: datetime | None = None
 
     @property
     def state(self) -> Observed:
@@ -118,9 +120,16 @@ def _why_busy(facts: Facts) -> str:
 
 def _why_silent(facts: Facts) -> str:
     node = facts.workspace.placement.node_id if facts.workspace.placement else "its node"
+    since = f" since {facts.node_heard_at:%H:%M:%S} UTC" if facts.node_heard_at else ""
+    if facts.node_heard_at and failover.is_awaited(facts.workspace):
+        at = facts.node_heard_at + facts.limits.failover_after
+        return (
+            f"{node} has not been heard from{since}; at {at:%H:%M:%S} UTC the pod goes on elsewhere, from its"
+            " last archive"
+        )
     return (
-        f"{node} has not been heard from; waiting for it, because the newest files are on its disk"
-        " and starting elsewhere would fork them"
+        f"{node} has not been heard from{since}; waiting for it, because the newest files are on its disk"
+        f" and starting elsewhere would fork them. If it is gone for good: podctl nodes lost {node}"
     )
 
 

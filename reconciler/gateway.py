@@ -24,7 +24,7 @@ from state import chores
 from state.chore_kinds import APPLIES
 from state.chore_wire import ChoreHandle
 from state.database import Database, DatabaseUnavailable, Doorbell
-from state.delivery import taken_back, undelivered
+from state.delivery import epochs_ahead, taken_back, undelivered
 from state.model import Limits
 from state.nodes import authenticate_node
 from state.reports import Ingested, UnusableReport, ingest
@@ -120,8 +120,10 @@ class Gateway:
                 "This report is not newer than the last one from this node. If no earlier call was under way,"
                 " a second agent runs with the same node id: stop one of them.",
             )
+        epochs = await self._call(partial(epochs_ahead, self._db, message.report))
         reply = await self._wait(_after(message, ingested.accepted), chores_kept)
-        body = reply.model_copy(update={"accepted": ingested.accepted}).model_dump_json()
+        told = {"accepted": ingested.accepted, "epochs": epochs}
+        body = reply.model_copy(update=told).model_dump_json()
         return Response(body, media_type="application/json")
 
     def _take_in(self, message: SyncRequest, token: str) -> tuple[Ingested, tuple[ChoreHandle, ...]]:

@@ -8,6 +8,7 @@ given its step, or the reason why it has to wait.
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from reconciler import failover
 from reconciler.classify import WANTED_VERBS, Facts, active_workspace_failure, classify, is_silent
 from reconciler.placement import choose_node, why_no_room, with_reserved
 from reconciler.steps import STEPS, next_number, proof, source
@@ -23,6 +24,7 @@ from state.model import (
     World,
 )
 from state.plan import (
+    Abandon,
     Condition,
     Decision,
     Place,
@@ -59,6 +61,7 @@ class _Pass:
     nodes: dict[str, NodeView]
     places: list[Place] = field(default_factory=list)
     releases: list[Release] = field(default_factory=list)
+    abandons: list[Abandon] = field(default_factory=list)
     steps: list[PlannedStep] = field(default_factory=list)
     take_backs: list[TakeBack] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
@@ -96,6 +99,7 @@ class _Pass:
         return Plan(
             places=tuple(self.places),
             releases=tuple(self.releases),
+            abandons=tuple(self.abandons),
             steps=tuple(self.steps),
             take_backs=tuple(self.take_backs),
             decisions=tuple(self.decisions),
@@ -131,14 +135,31 @@ def _plan_workspace(this_pass: _Pass, workspace: WorkspaceView) -> None:
     )
     node = this_pass.nodes.get(node_id)
     engine_error = node.engine_error if node and not silent else None
+    heard_at = node.last_seen_at if node else None
     all_facts = [
-        Facts(pod, workspace, silent, this_pass.now, this_pass.limits, engine_error) for pod in workspace.pods
+        Facts(pod, workspace, silent, this_pass.now, this_pass.limits, engine_error, heard_at)
+        for pod in workspace.pods
     ]
+    if node is not None and silent and _give_up(this_pass, workspace, node):
+        return
     placed = workspace.placement is not None or _place(this_pass, workspace, all_facts)
     if workspace.placement is not None and not silent and engine_error is None:
         _plan_volume(this_pass, workspace, all_facts)
     for facts in all_facts:
         this_pass.decisions.append(_plan_pod(this_pass, facts, placed))
+
+
+def _give_up(this_pass: _Pass, workspace: WorkspaceView, node: NodeView) -> bool:
+    """End the placement on a silent node where there is proof enough; the next pass finds it without one."""
+    given_up = failover.give_up(workspace, node, this_pass.now, this_pass.limits, this_pass.breaker_open)
+    if given_up is None:
+        return False
+    this_pass.abandons.append(given_up)
+    this_pass.decisions += [
+        Decision(pod.id, workspace.id, pod.generation, Condition.NODE_SILENT, given_up.reason, this_pass.now)
+        for pod in workspace.pods
+    ]
+    return True
 
 
 # ---- placement -----------------------------------------------------------------------------------------
@@ -283,7 +304,7 @@ def _workspace_outcome(this_pass: _Pass, facts: Facts) -> tuple[Condition, str]:
 
 def _pod_step(this_pass: _Pass, facts: Facts, condition: Condition, reason: str) -> tuple[Condition, str]:
     """Enqueue the step that the condition calls for, unless a bound holds it back."""
-    step = STEPS[condition](facts.pod)
+    step = STEPS[condition](facts.pod, this_pass.limits)
     workspace, pod = facts.workspace, facts.pod
     assert workspace.placement is not None
     hindrance = this_pass.hindrance(Verb(step.verb), workspace.placement.node_id)

@@ -2,14 +2,16 @@
 
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from state.model import Limits
 
 _DEFAULTS = Limits()
+# A stop may take its grace of 10 s and be noticed a second late; the rest is for clocks of different speed.
+FENCE_MARGIN_S = 30.0
 
 
 def _seconds(of: timedelta, description: str) -> Any:
@@ -53,6 +55,14 @@ class Settings(BaseSettings):
         le=1,
         description="Share of silent nodes above which nothing is stopped, archived or removed.",
     )
+    self_fence_after: float = _seconds(
+        _DEFAULTS.self_fence_after,
+        "How long a node without contact keeps pods running that may go on elsewhere (failover).",
+    )
+    failover_after: float = _seconds(
+        _DEFAULTS.failover_after,
+        "How long its node must be silent before such a pod goes on elsewhere.",
+    )
     archive_grace: float = _seconds(
         _DEFAULTS.archive_grace, "How long a container is kept after it was archived."
     )
@@ -62,6 +72,15 @@ class Settings(BaseSettings):
         _DEFAULTS.healthy_after, "How long a pod must have run before its exit is not taken for a crash loop."
     )
 
+    @model_validator(mode="after")
+    def _fence_comes_first(self) -> Self:
+        if self.failover_after < self.self_fence_after + FENCE_MARGIN_S:
+            raise ValueError(
+                f"CODEPODS_FAILOVER_AFTER ({self.failover_after:g} s) must be at least {FENCE_MARGIN_S:g} s "
+                f"above CODEPODS_SELF_FENCE_AFTER ({self.self_fence_after:g} s): a pod takes a while to stop"
+            )
+        return self
+
     def limits(self) -> Limits:
         """The bounds as the planner wants them."""
         return Limits(
@@ -70,6 +89,8 @@ class Settings(BaseSettings):
             open_starts_per_node_max=self.open_starts_per_node_max,
             node_silent_after=timedelta(seconds=self.node_silent_after),
             silent_share_max=self.silent_share_max,
+            self_fence_after=timedelta(seconds=self.self_fence_after),
+            failover_after=timedelta(seconds=self.failover_after),
             archive_grace=timedelta(seconds=self.archive_grace),
             backoff_first=timedelta(seconds=self.backoff_first),
             backoff_max=timedelta(seconds=self.backoff_max),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from state.model import ArchiveRef, Desired, PodView
+from state.model import ArchiveRef, Desired, Failover, Limits, PodView
 from state.plan import Condition
 from state.wire import (
     ArchivePod,
@@ -62,12 +62,17 @@ def _remove(pod: PodView) -> RemovePod:
     return RemovePod(proof=proof(pod.archive))
 
 
+def _start(pod: PodView, limits: Limits) -> StartPod:
+    fenced = pod.failover is Failover.FROM_LAST_ARCHIVE
+    return StartPod(self_fence_s=int(limits.self_fence_after.total_seconds()) if fenced else None)
+
+
 # Conditions that are not here call for no step of the pod's own.
-STEPS: dict[Condition, Callable[[PodView], PodStep]] = {
-    Condition.NEEDS_CREATE: lambda pod: CreatePod(spec=_spec(pod, pod.image_id)),
-    Condition.NEEDS_RESTORE: _restore,
-    Condition.NEEDS_START: lambda _pod: StartPod(),
-    Condition.NEEDS_STOP: lambda _pod: StopPod(),
-    Condition.NEEDS_ARCHIVE: lambda pod: ArchivePod(number=next_number(pod.archive)),
-    Condition.NEEDS_REMOVAL: _remove,
+STEPS: dict[Condition, Callable[[PodView, Limits], PodStep]] = {
+    Condition.NEEDS_CREATE: lambda pod, _limits: CreatePod(spec=_spec(pod, pod.image_id)),
+    Condition.NEEDS_RESTORE: lambda pod, _limits: _restore(pod),
+    Condition.NEEDS_START: _start,
+    Condition.NEEDS_STOP: lambda _pod, _limits: StopPod(),
+    Condition.NEEDS_ARCHIVE: lambda pod, _limits: ArchivePod(number=next_number(pod.archive)),
+    Condition.NEEDS_REMOVAL: lambda pod, _limits: _remove(pod),
 }

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from psycopg.rows import DictRow
 
 from state.database import Connection, Database
-from state.wire import Action
+from state.model import Observed
+from state.wire import Action, Report
 
 # Actions in one reply to a node. The planner keeps fewer open than this per node.
 ACTIONS_PER_REPLY_MAX = 200
+
+_EPOCHS = "SELECT id, epoch FROM workspace WHERE id = ANY(%(ids)s)"
+_LIVE = frozenset({Observed.STARTING, Observed.RUNNING, Observed.FAILED, Observed.STOPPING})
 
 _OPEN_IDS = """
     SELECT node_id, array_agg(id::text) FILTER (WHERE taken_back_at IS NULL) AS wanted,
@@ -49,6 +53,19 @@ _TAKEN_BACK = """
                         WHERE a.node_id = %(node)s AND a.state = 'open' AND a.id::text = held.id)
      ORDER BY id
 """
+
+
+def epochs_ahead(db: Database, report: Report | None) -> dict[str, int]:
+    """The epoch of workspaces of which something runs on the node, and that have been placed anew since."""
+    reported: dict[str, int] = {}
+    for line in report.pods if report else ():
+        if line.state in _LIVE:
+            reported[line.workspace_id] = min(line.epoch, reported.get(line.workspace_id, line.epoch))
+    if not reported:
+        return {}
+    with db.transaction() as conn:
+        rows = conn.execute(_EPOCHS, {"ids": list(reported)})
+        return {row["id"]: row["epoch"] for row in rows if row["epoch"] > reported[row["id"]]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,13 @@ class ChoreState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Failover(StrEnum):
+    """What happens to a pod whose node is silent: wait for it, or go on from the last archive elsewhere."""
+
+    WAIT = "wait"
+    FROM_LAST_ARCHIVE = "from_last_archive"
+
+
 class TargetKind(StrEnum):
     """What an action or an archive is about."""
 
@@ -162,6 +169,8 @@ class ObservedPod:
     container_id: str | None = None
     image_id: str | None = None
     fingerprint: str | None = None
+    # The node stops it by itself after so long without contact with us.
+    self_fence_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,7 @@ class PodView:
     image_id: str | None = None
     lab: str | None = None
     resources: Resources = Resources()
+    failover: Failover = Failover.WAIT
     observed: ObservedPod | None = None
     archive: ArchiveRef | None = None
     open_action: OpenAction | None = None
@@ -235,6 +245,8 @@ class NodeView:
     open_starts: int = 0
     open_actions: int = 0
     engine_error: str | None = None
+    # An admin has signed that it will not come back, and it has not been heard since.
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +268,10 @@ class Limits:
     node_silent_after: timedelta = timedelta(seconds=40)
     # Above this share of silent nodes we suspect ourselves, not them (LAW 13).
     silent_share_max: float = 0.5
+    # A pod that fails over is stopped by its own node after this long without contact with us ...
+    self_fence_after: timedelta = timedelta(seconds=60)
+    # ... and goes on elsewhere after this long: a stop's grace, and clocks of different speed, lie between.
+    failover_after: timedelta = timedelta(seconds=120)
     archive_grace: timedelta = timedelta(seconds=5)
     backoff_first: timedelta = timedelta(seconds=1)
     backoff_max: timedelta = timedelta(minutes=5)

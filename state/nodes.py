@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from state import events
-from state.database import Database, act_as
+from state.database import Connection, Database, act_as
 from state.model import Resources
+from state.silence import wake_users_of
 from state.tokens import hash_of
 
 _REGISTER = """
@@ -15,6 +16,9 @@ _REGISTER = """
         ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash
      WHERE n.token_hash <> excluded.token_hash
     RETURNING xmax = 0 AS new
+"""
+_LOST = """
+    UPDATE node SET lost_at = clock_timestamp(), lost_reason = %(reason)s, cordoned = true WHERE id = %(id)s
 """
 _STATUS = "SELECT s.*, n.facts FROM node_status s JOIN node n USING (id)"
 _LIST = f"{_STATUS} ORDER BY s.id"
@@ -29,6 +33,7 @@ class NodeStatus:
     address: str | None
     cordoned: bool
     silent: bool
+    lost: bool
     last_seen_at: datetime | None
     last_seen_ago: timedelta | None
     engine_error: str | None
@@ -37,6 +42,10 @@ class NodeStatus:
     pods: int
     running: int
     facts: dict[str, Any]
+
+
+class NodeAlive(Exception):
+    """The node has been heard of lately: it is not lost."""
 
 
 class NodeNotFound(Exception):
@@ -77,12 +86,49 @@ def set_cordoned(db: Database, node_id: str, cordoned: bool, *, actor: str) -> N
         return _status(row)
 
 
+def declare_lost(db: Database, node_id: str, reason: str, *, actor: str) -> NodeStatus:
+    """Sign that a silent node will not come back (LAW 6); it is cordoned, too. Repeats safely.
+
+    Raises `NodeNotFound`, and `NodeAlive` for one that is heard of: its own word is better than a person's.
+    """
+    with db.transaction() as connection:
+        act_as(connection, actor)
+        connection.execute("SELECT 1 FROM node WHERE id = %s FOR NO KEY UPDATE", (node_id,))
+        before = connection.execute(_GET, (node_id,)).fetchone()
+        if before is None:
+            raise NodeNotFound(f"There is no node {node_id}. `podctl nodes` lists them.")
+        if not before["silent"]:
+            raise NodeAlive(
+                f"{node_id} was heard of {before['last_seen_ago'].total_seconds():.0f} s ago. A node that"
+                " answers is not lost: cordon it, and archive its pods."
+            )
+        if not before["lost"]:
+            _write_loss(connection, node_id, reason, actor)
+        return _status(connection.execute(_GET, (node_id,)).fetchone() or before)
+
+
+def _write_loss(connection: Connection, node_id: str, reason: str, actor: str) -> None:
+    connection.execute(_LOST, {"id": node_id, "reason": reason})
+    events.append(
+        connection,
+        actor=actor,
+        kind="node",
+        node_id=node_id,
+        from_value="silent",
+        to_value="lost",
+        reason=reason,
+    )
+    wake_users_of(connection, [node_id])
+    connection.execute("NOTIFY codepods_observed")
+
+
 def _status(row: dict[str, Any]) -> NodeStatus:
     return NodeStatus(
         id=row["id"],
         address=row["address"],
         cordoned=row["cordoned"],
         silent=row["silent"],
+        lost=row["lost"],
         last_seen_at=row["last_seen_at"],
         last_seen_ago=row["last_seen_ago"],
         engine_error=row["engine_error"],

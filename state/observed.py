@@ -35,6 +35,7 @@ _POD_FIELDS = (
     "started_at",
     "exit_code",
     "oom_killed",
+    "self_fence_s",
 )
 _WORKSPACE_FIELDS = ("epoch", "state", "volume", "fingerprint")
 

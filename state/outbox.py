@@ -13,6 +13,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from state import events, ids
+from state.abandon import abandon, workspaces_of
 from state.database import Connection, Database
 from state.leader import Leadership, assert_leading
 from state.plan import Decision, Place, Plan, PlannedStep, Release, TakeBack
@@ -179,7 +180,7 @@ def record(
         conn.execute(_LOCK_WORKSPACES, {"ids": workspaces})
         conn.execute(_LOCK_PODS, {"ids": sorted(decision.pod_id for decision in plan.decisions)})
         placed = _place(conn, plan.places)
-        released = _release(conn, plan.releases)
+        released = _release(conn, plan.releases) + abandon(conn, plan.abandons)
         taken_back = _take_back(conn, plan.take_backs)
         enqueued = _enqueue(conn, plan.steps)
         decided = _decide(conn, plan, workspaces)
@@ -213,7 +214,11 @@ def _touched(plan: Plan) -> set[str]:
         *plan.steps,
         *plan.decisions,
     )
-    return {line.workspace_id for line in lines} | {line.workspace_id for line in plan.workspace_decisions}
+    return (
+        {line.workspace_id for line in lines}
+        | workspaces_of(plan.abandons)
+        | {line.workspace_id for line in plan.workspace_decisions}
+    )
 
 
 def _place(conn: Connection, places: Sequence[Place]) -> int:

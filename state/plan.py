@@ -5,7 +5,7 @@ fetch the actions. The reason of every pod, also of those left alone, is what `p
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from state.model import TargetKind
@@ -54,6 +54,25 @@ class Release:
     workspace_id: str
     node_id: str
     epoch: int
+    reason: str
+
+
+class Proof(StrEnum):
+    """Why a placement may end though its node has not said that it holds nothing (LAW 6)."""
+
+    DECLARED_LOST = "declared_lost"
+    SELF_FENCED = "self_fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Give up what a node holds of a workspace. The proof, and `silent_for`, are looked at again."""
+
+    workspace_id: str
+    node_id: str
+    epoch: int
+    proof: Proof
+    silent_for: timedelta
     reason: str
 
 
@@ -117,6 +136,7 @@ class Plan:
 
     places: tuple[Place, ...] = ()
     releases: tuple[Release, ...] = ()
+    abandons: tuple[Abandon, ...] = ()
     steps: tuple[PlannedStep, ...] = ()
     take_backs: tuple[TakeBack, ...] = ()
     decisions: tuple[Decision, ...] = ()
@@ -128,6 +148,7 @@ class Plan:
         return {
             "places": len(self.places),
             "releases": len(self.releases),
+            "abandons": len(self.abandons),
             "steps": len(self.steps),
             "take_backs": len(self.take_backs),
             "pods": len(self.decisions),

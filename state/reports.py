@@ -60,6 +60,7 @@ _KNOWN_PODS = """
            p.image_id AS pinned_image_id, p.failure, pl.node_id AS live_node_id, pl.epoch AS live_epoch,
            o.node_id AS observed_node_id, o.epoch, o.generation, o.state, o.container_id, o.image_id,
            o.upstream, o.session_secret, o.fingerprint, o.started_at, o.exit_code, o.oom_killed,
+           o.self_fence_s,
            clock_timestamp() - o.since AS state_for, a.id::text AS open_id, a.verb AS open_verb,
            EXISTS (SELECT 1 FROM action s WHERE s.target = p.id AND s.state = 'superseded'
                       AND s.verb = 'stop_pod' AND s.finished_at >= o.since) AS stop_taken_back
@@ -86,20 +87,21 @@ _KNOWN_WORKSPACES = """
 _SAW_PODS = """
     INSERT INTO pod_observed AS o (pod_id, node_id, epoch, generation, state, container_id, image_id,
                                    upstream, session_secret, fingerprint, started_at, exit_code,
-                                   oom_killed, boot_id, sequence)
+                                   oom_killed, self_fence_s, boot_id, sequence)
     SELECT pod_id, %(node)s, epoch, generation, state, container_id, image_id, upstream, session_secret,
-           fingerprint, started_at, exit_code, oom_killed, %(boot)s, %(sequence)s
+           fingerprint, started_at, exit_code, oom_killed, self_fence_s, %(boot)s, %(sequence)s
       FROM jsonb_to_recordset(%(rows)s)
         AS t(pod_id text, epoch bigint, generation bigint, state text, container_id text, image_id text,
              upstream text, session_secret text, fingerprint text, started_at timestamptz, exit_code int,
-             oom_killed boolean)
+             oom_killed boolean, self_fence_s integer)
      ORDER BY pod_id
         ON CONFLICT (pod_id) DO UPDATE
        SET node_id = excluded.node_id, epoch = excluded.epoch, generation = excluded.generation,
            state = excluded.state, container_id = excluded.container_id, image_id = excluded.image_id,
            upstream = excluded.upstream, session_secret = excluded.session_secret,
            fingerprint = excluded.fingerprint, started_at = excluded.started_at,
-           exit_code = excluded.exit_code, oom_killed = excluded.oom_killed, boot_id = excluded.boot_id,
+           exit_code = excluded.exit_code, oom_killed = excluded.oom_killed,
+             self_fence_s = excluded.self_fence_s, boot_id = excluded.boot_id,
            sequence = excluded.sequence, reported_at = now(),
            since = CASE WHEN (o.state, o.node_id, o.epoch)
                            = (excluded.state, excluded.node_id, excluded.epoch)
@@ -122,7 +124,8 @@ _SAW_WORKSPACES = """
 """
 _PODS_ABSENT = """
     UPDATE pod_observed SET state = 'absent', container_id = NULL, upstream = NULL, session_secret = NULL,
-           fingerprint = NULL, started_at = NULL, exit_code = NULL, oom_killed = false, boot_id = %(boot)s,
+           fingerprint = NULL, started_at = NULL, exit_code = NULL, oom_killed = false,
+           self_fence_s = NULL, boot_id = %(boot)s,
            sequence = %(sequence)s, since = clock_timestamp(), reported_at = now()
      WHERE pod_id = ANY(%(ids)s)
 """

@@ -77,6 +77,7 @@ def observed_pod_of(row: Row) -> ObservedPod | None:
         container_id=row["observed_container_id"],
         image_id=row["observed_image_id"],
         fingerprint=row["observed_fingerprint"],
+        self_fence_s=row["observed_self_fence_s"],
     )
 
 

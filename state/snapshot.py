@@ -13,6 +13,7 @@ from state.database import Connection, Database
 from state.model import (
     RESERVED_PER_POD,
     Desired,
+    Failover,
     NodeView,
     Placement,
     PodView,
@@ -66,10 +67,10 @@ _ACTION_COLUMNS = """
 # container is gone have nothing left to decide.
 _PODS = f"""
     SELECT p.id, p.workspace_id, p.name, p.image, p.desired_state, p.generation, p.satisfied_generation,
-           p.image_id, p.lab, p.cpu_millis, p.memory_mib, p.pids, p.failure,
+           p.image_id, p.lab, p.cpu_millis, p.memory_mib, p.pids, p.failover, p.failure,
            o.state AS observed_state, o.node_id AS observed_node_id, o.epoch AS observed_epoch,
            o.container_id AS observed_container_id, o.image_id AS observed_image_id,
-           o.fingerprint AS observed_fingerprint,
+           o.fingerprint AS observed_fingerprint, o.self_fence_s AS observed_self_fence_s,
            {_ARCHIVE_COLUMNS}, {_ACTION_COLUMNS}
       FROM pod p
       LEFT JOIN placement pl ON pl.workspace_id = p.workspace_id AND pl.released_at IS NULL
@@ -100,6 +101,7 @@ _WORKSPACES = f"""
 
 _NODES = """
     SELECT n.id, n.cordoned, n.cpu_millis, n.memory_mib, l.last_seen_at, l.engine_error,
+           n.lost_at IS NOT NULL AND coalesce(l.last_seen_at <= n.lost_at, true) AS lost,
            coalesce(a.starts, 0) AS open_starts, coalesce(a.actions, 0) AS open_actions
       FROM node n
       LEFT JOIN node_lease l ON l.node_id = n.id
@@ -223,6 +225,7 @@ def _pod(row: Row) -> PodView:
         image_id=row["image_id"],
         lab=row["lab"],
         resources=Resources(row["cpu_millis"], row["memory_mib"], row["pids"]),
+        failover=Failover(row["failover"]),
         observed=observed_pod_of(row),
         archive=archive_of(row),
         open_action=action_of(row),
@@ -244,4 +247,5 @@ def _node(row: Row, reserved: int) -> NodeView:
         open_starts=row["open_starts"],
         open_actions=row["open_actions"],
         engine_error=row["engine_error"],
+        lost=row["lost"],
     )

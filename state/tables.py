@@ -25,10 +25,9 @@ from sqlmodel import SQLModel
 
 from state import ids
 from state.columns import API, DATABASE, DESIRED, IDENTITY, NODE, RECONCILER, TIME, of, one_of, ref, shaped
-from state.model import ActionState, Desired, Observed, TargetKind, Verb, WorkspaceObserved
+from state.model import ActionState, Desired, Failover, Observed, TargetKind, Verb, WorkspaceObserved
 
 REPORTED_POD_STATES = tuple(state for state in Observed if state is not Observed.UNKNOWN)
-FAILOVERS = ("wait", "from_last_archive")
 TOKEN_SCOPES = ("revpro", "admin", "read")
 
 
@@ -81,7 +80,7 @@ class PodRow(SQLModel, table=True):
         CheckConstraint(f"length(image) <= {ids.IMAGE_CHARS_MAX}", name="pod_image_is_at_most_400_chars"),
         shaped("lab", ids.LAB_PATTERN, "pod_lab_is_1_to_63_letters_digits_dot_underscore_and_dash"),
         one_of("desired_state", Desired, "pod_desired_state_is_running_stopped_archived_or_deleted"),
-        one_of("failover", FAILOVERS, "pod_failover_is_wait_or_from_last_archive"),
+        one_of("failover", Failover, "pod_failover_is_wait_or_from_last_archive"),
         CheckConstraint("cpu_millis BETWEEN 100 AND 64000", name="pod_cpu_millis_is_100_to_64000"),
         CheckConstraint("memory_mib BETWEEN 256 AND 262144", name="pod_memory_mib_is_256_to_262144"),
         CheckConstraint("pids BETWEEN 256 AND 32768", name="pod_pids_is_256_to_32768"),
@@ -166,6 +165,7 @@ class PodObservedRow(SQLModel, table=True):
     sequence: int = of(NODE, BigInteger)
     since: datetime = of(NODE, TIME, default="now()")  # when `state` last changed
     reported_at: datetime = of(NODE, TIME, default="now()")
+    self_fence_s: int | None = of(NODE, Integer, null=True)
 
 
 class WorkspaceObservedRow(SQLModel, table=True):
@@ -197,6 +197,10 @@ class NodeRow(SQLModel, table=True):
     __table_args__ = (
         shaped("id", ids.NODE_ID_PATTERN, "node_id_is_1_to_63_lower_case_letters_digits_and_dashes"),
         CheckConstraint("cpu_millis >= 0 AND memory_mib >= 0", name="node_capacity_is_not_negative"),
+        CheckConstraint(
+            "(lost_at IS NULL) = (lost_reason IS NULL)", name="node_lost_reason_goes_with_lost_at"
+        ),
+        CheckConstraint("length(lost_reason) <= 500", name="node_lost_reason_is_at_most_500_characters"),
     )
 
     id: str = of(IDENTITY, Text, primary_key=True)
@@ -210,6 +214,8 @@ class NodeRow(SQLModel, table=True):
         RECONCILER, Boolean, default="false"
     )  # as last acted upon, so that it is acted upon once
     created_at: datetime = of(DATABASE, TIME, default="now()")
+    lost_at: datetime | None = of(API, TIME, null=True)  # an admin's word that it will not come back
+    lost_reason: str | None = of(API, Text, null=True)
 
 
 class NodeLeaseRow(SQLModel, table=True):

@@ -116,6 +116,8 @@ class StartPod(Wire):
     """Start the container under a new session secret, and wait until the IDE answers."""
 
     verb: Literal["start_pod"] = "start_pod"
+    # The node stops the pod by itself after so long without contact with the gateway; None: never.
+    self_fence_s: int | None = None
 
 
 class StopPod(Wire):
@@ -182,6 +184,8 @@ class PodReport(Wire):
     started_at: datetime | None = None
     exit_code: int | None = None
     oom_killed: bool = False
+    # After so long without contact with the gateway, the node stops the pod by itself.
+    self_fence_s: int | None = None
 
 
 class WorkspaceReport(Wire):
@@ -299,3 +303,5 @@ class SyncReply(Wire):
     # Results that are safely in the database and need not be sent again.
     accepted: tuple[str, ...] = ()
     chores: ChoresDown = ChoresDown()
+    # The epoch of reported workspaces that have been placed anew since: what is of an earlier one is stopped.
+    epochs: dict[str, int] = {}

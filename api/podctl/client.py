@@ -86,6 +86,11 @@ class Client:
         path = f"nodes/{quote(node_id, safe='')}/cordoned"
         return self._call(wire.Node, "PUT", path, json={"cordoned": cordoned})
 
+    def declare_lost(self, node_id: str, reason: str) -> wire.Node:
+        """Sign that a silent node will not come back."""
+        path = f"nodes/{quote(node_id, safe='')}:declare_lost"
+        return self._call(wire.Node, "POST", path, json={"reason": reason})
+
     def create_token(self, name: str, scope: wire.Scope) -> wire.CreatedToken:
         """A new token, shown this once."""
         return self._call(wire.CreatedToken, "POST", "tokens", json={"name": name, "scope": scope})

@@ -43,6 +43,24 @@ def _cordon(node: str, *, cordoned: bool, json: bool) -> None:
         show.as_json(found) if json else show.nodes([found])
 
 
+@_nodes.command()
+def lost(
+    node: Node,
+    reason: Annotated[str, typer.Option(help="Why you are sure; kept in the history.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Sign that a silent node is gone for good: its users go on elsewhere, from their last archives."""
+    if not yes:
+        typer.confirm(
+            f"What {node}'s users have done since their last archives is on its disk alone. Give it up?",
+            abort=True,
+        )
+    with told(as_json=json):
+        found = connect().declare_lost(node, reason)
+        show.as_json(found) if json else show.nodes([found])
+
+
 @_tokens.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who uses it, for the event history.")],
@@ -77,4 +95,5 @@ def revoke(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(_nodes, name="nodes")
+    app.add_typer(_nodes, name="node", hidden=True)
     app.add_typer(_tokens, name="token", help="Make, list and revoke tokens of the API.")

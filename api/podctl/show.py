@@ -101,7 +101,7 @@ def nodes(found: Iterable[wire.Node]) -> None:
     rows = (
         (
             node.node_id,
-            "alive" if node.alive else "silent",
+            "alive" if node.alive else "lost" if node.lost else "silent",
             ago(node.last_seen_at),
             "yes" if node.cordoned else "no",
             f"{node.cpu_millis / 1000:g}",

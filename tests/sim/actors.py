@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from node_agent.agent import Agent
 from node_agent.archives import Archives
+from node_agent.fencer import Fences
 from node_agent.gateway_client import GatewayError
 from node_agent.parts import Parts, ProgressNote, no_note
 from node_agent.results import Results
@@ -154,6 +155,7 @@ class AgentActor:
             archives=Archives(store),
             firewall=cast("Any", SimFirewall()),
             network=NetworkPlan("net", "br", 1500),
+            fences=Fences(Path("/nonexistent/fences.json")),
             ide_answers=docker.answers,
         )
         agent = self._agent = Agent(parts, self.gateway)

@@ -50,6 +50,16 @@ class AgentProcess:
             self._process.wait()
             self._process = None
 
+    def pause(self) -> None:
+        """SIGSTOP: alive, and doing nothing, until `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> int:
         """Ask it to end; its exit code."""
         assert self._process is not None

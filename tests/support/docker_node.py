@@ -16,6 +16,7 @@ from node_agent.directory_store import DirectoryStore
 from node_agent.docker_runtime import DockerRuntime
 from node_agent.executor import Executor
 from node_agent.facts import outgoing_mtu_bytes
+from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, name_servers_of, rules_for
 from node_agent.host import HostFiles
 from node_agent.journal import Journal
@@ -91,6 +92,7 @@ class DockerNode:
             archives=Archives(self.store),
             firewall=Firewall(rules_for(self.node_id, name_servers, self.settings.blocked_networks)),
             network=network_plan(self.node_id, outgoing_mtu_bytes()),
+            fences=Fences(self.settings.data_dir / "fences.json"),
         )
 
     def restart(self) -> None:

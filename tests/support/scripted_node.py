@@ -127,7 +127,7 @@ class ScriptedNode:
             case CreatePod() | RestorePod():
                 self.pods.setdefault(pod_id, _new_pod(action))
             case StartPod():
-                self._start(pod_id)
+                self._start(pod_id, action.step.self_fence_s)
             case StopPod():
                 self._exit(pod_id, exit_code=0)
             case RemovePod():
@@ -138,7 +138,7 @@ class ScriptedNode:
                 return _archive(action, self._volume(self.volumes[workspace_id]).fingerprint, None)
         return None
 
-    def _start(self, pod_id: str) -> None:
+    def _start(self, pod_id: str, self_fence_s: int | None) -> None:
         self.starts += 1
         self._change(
             pod_id,
@@ -147,12 +147,13 @@ class ScriptedNode:
             session_secret=SECRET,
             fingerprint=None,
             exit_code=None,
+            self_fence_s=self_fence_s,
             started_at=datetime(2026, 3, 1, tzinfo=UTC).replace(microsecond=self.starts),
         )
 
     def _exit(self, pod_id: str, **changes: Any) -> None:
         fingerprint = f"{self.pods[pod_id].container_id} after start {self.starts}"
-        gone = {"upstream": None, "session_secret": None, "fingerprint": fingerprint}
+        gone = {"upstream": None, "session_secret": None, "fingerprint": fingerprint, "self_fence_s": None}
         self._change(pod_id, state=Observed.STOPPED, **(gone | changes))
 
     def _change(self, pod_id: str, **changes: Any) -> None:

@@ -45,6 +45,7 @@ KNOWN = Known(
     upstream_address="10.0.0.9",
     volume_states={VOLUME.name: VolumeState.WHOLE},
     fingerprints={VOLUME.name: "print"},
+    fence_of={"c-fenced": 60}.get,
 )
 
 

@@ -40,6 +40,7 @@ def pod_row(pod_id: str = "p-1", **changes: Any) -> dict[str, Any]:
         "started_at": STARTED,
         "exit_code": None,
         "oom_killed": False,
+        "self_fence_s": None,
         "state_for": timedelta(seconds=90),
         "open_id": None,
         "open_verb": None,
