@@ -7,7 +7,7 @@ makes the stop certain. Everybody else waits.
 
 from datetime import datetime
 
-from state.model import Failover, Limits, NodeView, Observed, PodView, WorkspaceView
+from state.model import Failover, Limits, NodeView, Observed, PodView, Verb, WorkspaceView
 from state.plan import Abandon, Proof
 
 _UP = frozenset({Observed.RUNNING, Observed.STARTING, Observed.STOPPING, Observed.FAILED})
@@ -44,10 +44,15 @@ def _is_fenced(pod: PodView) -> bool:
     return not up or (pod.observed is not None and pod.observed.self_fence_s is not None)
 
 
+def _starts_unfenced(pod: PodView) -> bool:
+    action = pod.open_action
+    return action is not None and action.verb is Verb.START_POD and action.generation != pod.generation
+
+
 def _has_fenced_itself(workspace: WorkspaceView, node: NodeView, now: datetime, limits: Limits) -> bool:
     if node.last_seen_at is None or not is_awaited(workspace):
         return False
-    # A step under way may be starting a pod this very moment, with or without a fence.
-    if workspace.open_action or any(pod.open_action for pod in workspace.pods):
+    # A start that was asked for before failover was: it may be happening this very moment, without a fence.
+    if any(_starts_unfenced(pod) for pod in workspace.pods):
         return False
     return now - node.last_seen_at > limits.failover_after
