@@ -1,7 +1,7 @@
 """Sealed access tokens: what the link to a pod carries, and what nginx keeps in the browser's cookie.
 
 A token is ``v1.<key id>.<base64url(iv 12 | ciphertext | tag 16)>``, AES-256-GCM. The additional data binds
-its use (`url`, `cookie` or `visit`), the key id and the pod: moved to another of these, it does not open.
+its use (one of `Use`), the key id and the pod: moved to another of these, a token does not open.
 `nginx_njs/token.js` is the other half; tests/njs holds the two to the same answers. Format: docs/access.md.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-Use = Literal["url", "cookie", "visit"]
+Use = Literal["url", "cookie", "visit", "port"]
 
 KEY_BYTES = 32
 IV_BYTES = 12
@@ -41,7 +41,8 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _SECRET = re.compile(r"[0-9a-f]{64}")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
-_SCOPES = ("owner",)
+# The whole pod; or one port of it, for its owner, for who has a link, for everybody.
+_SCOPE = re.compile(r"owner|(?:port|link|public):[1-9][0-9]{0,4}")
 
 
 class TokenRefusedError(Exception):
@@ -105,7 +106,7 @@ def _claims_problem(claims: Mapping[str, object]) -> str | None:
         (_matches(_SECRET, claims.get("secret")), "secret is not 64 lower-case hex digits"),
         (_is_count(claims.get("expires_at")), "expires_at is not Unix seconds"),
         (_matches(_SESSION, claims.get("session_id")), "session_id is not an identifier"),
-        (claims.get("scope") in _SCOPES, "scope is unknown"),
+        (_matches(_SCOPE, claims.get("scope")), "scope is unknown"),
     )
     return next((problem for holds, problem in rules if not holds), None)
 

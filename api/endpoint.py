@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from api.access_token import AccessClaims, TokenRefusedError, open_token
+from api.access_token import PORT_MAX, AccessClaims, TokenRefusedError, open_token
 from api.deps import Deps
 from api.links import load_keyring
 from api.operation import PATH_IDS, AnyOperation, Call
@@ -39,6 +39,7 @@ async def answer(operation: AnyOperation, deps: Deps, request: HttpRequest) -> R
         query=_read_query(operation.query, request.query_params),
         body=await _read_body(operation.body, request) if operation.takes_body else None,
         visit=visit,
+        port=_port(request) if operation.names_port else 0,
     )
     given = await operation.handler(call)
     return Response(
@@ -78,6 +79,13 @@ def _target_id(name: str, request: HttpRequest) -> str:
     except ValidationError as error:
         detail = f"What the path names does not have the shape of a {name.removesuffix('_id')}'s id."
         raise ProblemError(PATH_IDS[name].not_found, detail) from error
+
+
+def _port(request: HttpRequest) -> int:
+    text = request.path_params["port"]
+    if not (text.isascii() and text.isdecimal() and text[0] != "0" and int(text[:6]) <= PORT_MAX):
+        raise _field_problems([FieldProblem(field="port", problem=f"must be 1 to {PORT_MAX}")])
+    return int(text)
 
 
 def _credentials(request: HttpRequest) -> str:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from api import logs
 from api.app import create_app
 from api.deps import Deps, make_deps
+from api.port_files import PortFilesThread
 from api.settings import ApiSettings
 from state.database import Database, Doorbell
 
@@ -57,9 +58,14 @@ def serve(settings: ApiSettings) -> None:
         lifespan="on",
     )
     log.info("serving", host=settings.api_host, port=settings.api_port)
+    files = PortFilesThread(db, settings, settings.ports_directory) if settings.ports_directory else None
+    if files:
+        files.start()
     try:
         Server(config, deps).run()
     finally:
+        if files:
+            files.stop()
         db.close()
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from api.access_token import PORT_MAX
 from api.operation import PATH_IDS, AnyOperation
 from api.problems import KINDS, MEDIA_TYPE
 from api.wire import Problem, Query
@@ -91,7 +92,9 @@ def _path_parameters(operation: AnyOperation) -> list[Json]:
     if name is None:
         return []
     schema = TypeAdapter(PATH_IDS[name].kind).json_schema()
-    return [{"name": name, "in": "path", "required": True, "schema": schema}]
+    port = {"type": "integer", "minimum": 1, "maximum": PORT_MAX}
+    named = {name: schema, **({"port": port} if operation.names_port else {})}
+    return [{"name": key, "in": "path", "required": True, "schema": kind} for key, kind in named.items()]
 
 
 def _query_parameters(query: type[Query], schemas: Json) -> list[Json]:

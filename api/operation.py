@@ -42,7 +42,7 @@ class Call(Generic[Q, B]):
     """One authenticated, validated request.
 
     `actor` is who asks, for the event history; `target_id` is the id in the path, empty where there is none.
-    `visit` is what the visitor's browser was admitted with, where visitors may call.
+    `visit` is what the visitor's browser was admitted with, where visitors may call; `port`: as in the path.
     """
 
     deps: Deps
@@ -51,6 +51,7 @@ class Call(Generic[Q, B]):
     query: Q
     body: B
     visit: AccessClaims | None = None
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,11 @@ class Operation(Generic[Q, B]):
         """What the id in the path is called, one of `PATH_IDS`; None when there is none."""
         found = re.search(r"\{(\w+)\}", self.path)
         return found[1] if found else None
+
+    @property
+    def names_port(self) -> bool:
+        """There is a port in the path."""
+        return "{port}" in self.path
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from api import health, history, nodes, pods, tokens, visits, wire, wire_visit
+from api import health, history, nodes, pods, ports, tokens, visits, wire, wire_ports, wire_visit
 from api.operation import Answer, AnyOperation, Call, Method, Operation
 from api.wire import NoQuery, Query, Reply, Request, Scope
 
@@ -104,6 +104,27 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         query=wire.OpenPodQuery,
         body=NO_BODY,
         codes=("pod_deleted", "too_many_waiting", "keyring_unavailable", "pod_unreachable"),
+    ),
+    operation(
+        "GET",
+        f"{POD}/ports",
+        ports.list_ports,
+        HANDLE_PODS,
+        {200: wire_ports.PortList},
+        "The ports of a pod whose applications others may see.",
+        query=NoQuery,
+        body=NO_BODY,
+    ),
+    operation(
+        "PUT",
+        f"{POD}/ports/{{port}}",
+        ports.set_port,
+        HANDLE_PODS,
+        {200: wire_ports.Port},
+        "Say who may see the application on a port: its owner, who has a link, everybody. Repeats safely.",
+        query=NoQuery,
+        body=wire_ports.SetPort,
+        codes=("pod_deleted", "port_refused", "port_sharing_refused"),
     ),
     operation(
         "GET",

@@ -36,6 +36,9 @@ KINDS: Mapping[str, Kind] = {
     "scope_refused": Kind(
         403, "The token may not do this", "Use a token with one of the scopes named in `detail`."
     ),
+    "port_sharing_refused": Kind(
+        403, "The operator does not let ports be opened so far", "Choose a visibility that lets fewer in."
+    ),
     "not_found": Kind(404, "There is nothing here", "See /api/v1/openapi.json for what there is."),
     "pod_not_found": Kind(404, "There is no such pod", "List the user's pods with GET /api/v1/pods?user=…"),
     "node_not_found": Kind(404, "There is no such node", "List the nodes with GET /api/v1/nodes."),
@@ -53,6 +56,9 @@ KINDS: Mapping[str, Kind] = {
         409,
         "The node is alive",
         "Cordon it instead; only a node that is silent can be declared lost.",
+    ),
+    "port_refused": Kind(
+        409, "This port cannot be opened to others", "Choose another port, or make one private first."
     ),
     "generation_conflict": Kind(
         409, "The pod was changed meanwhile", "Read it again, decide again, and send its present generation."

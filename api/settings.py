@@ -31,6 +31,13 @@ class ApiSettings(BaseSettings):
     link_lifetime_s: int = Field(
         default=300, ge=10, le=86_400, description="How long a link can be opened after it was made."
     )
+    port_sharing: Literal["off", "link", "public"] = Field(
+        default="link",
+        description="How far users may open their applications' ports: not at all, by link, to everybody.",
+    )
+    ports_directory: Path | None = Field(
+        default=None, description="Directory of the files that tell nginx which ports are open; unset: none."
+    )
     default_image: str = Field(
         default="codepods/pod:latest", description="Image of pods that are created without naming one."
     )

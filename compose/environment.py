@@ -104,6 +104,7 @@ def for_api(environment: Environment, database_url: str) -> dict[str, str]:
         **environment.inherited,
         "CODEPODS_DATABASE_URL": database_url,
         "CODEPODS_KEYRING": str(environment.layout.keyring),
+        "CODEPODS_PORTS_DIRECTORY": str(environment.layout.ports),
         "CODEPODS_BASE_URL": environment.base_url,
         "CODEPODS_DEFAULT_IMAGE": environment.pod_image or "",
         "CODEPODS_API_HOST": "127.0.0.1",

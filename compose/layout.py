@@ -48,6 +48,11 @@ class Layout:
         return self.home / "access" / "keyring.json"
 
     @property
+    def ports(self) -> Path:
+        """Which ports of pods are open to others: written by the API, read by nginx."""
+        return self.home / "access" / "ports"
+
+    @property
     def log(self) -> Path:
         """One file per program."""
         return self.home / "log"
@@ -118,7 +123,7 @@ def make_directories(layout: Layout, node_ids: tuple[str, ...]) -> None:
     """
     _make_home(layout.home)
     closed = (layout.tls, layout.run, *(layout.node(node) for node in node_ids))
-    walkable = (layout.store, layout.nginx, layout.log, layout.keyring.parent)
+    walkable = (layout.store, layout.nginx, layout.log, layout.keyring.parent, layout.ports)
     for directory in (layout.home / "nodes", *closed, *walkable):
         directory.mkdir(mode=0o700 if directory in closed else 0o755, exist_ok=True)
 

@@ -10,6 +10,8 @@ from tests.support.api_server import SCOPES, ApiServer
 POD = "p-aaaaaaaaaaaa"
 WITH_TOKEN = [operation for operation in OPERATIONS if operation.scopes]
 REVPRO = {"create_pod", "list_pods", "get_pod", "delete_pod", "set_desired_state", "open_pod"} | {
+    "list_ports",
+    "set_port",
     "list_pod_events",
     "explain_pod",
 }
@@ -19,7 +21,7 @@ MAY = {"revpro": REVPRO, "read": READ, "admin": {operation.name for operation in
 
 def path_of(operation: AnyOperation) -> str:
     """The operation's path, for what is not there."""
-    return operation.path.format(pod_id=POD, node_id="node-none", token_id="t-aaaaaaaaaaaa")
+    return operation.path.format(port=5173, pod_id=POD, node_id="node-none", token_id="t-aaaaaaaaaaaa")
 
 
 @pytest.mark.parametrize("scope", SCOPES)
