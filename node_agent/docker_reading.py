@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from node_agent.runtime import IDE_PORT, SESSION_DIR, Container, EngineFacts, Status, Volume
+from node_agent.runtime import GATE_FILE, IDE_PORT, SESSION_DIR, Container, EngineFacts, Status, Volume
 
 Json = Mapping[str, Any]
 
@@ -58,3 +58,14 @@ def facts(info: Json, api_version: str) -> EngineFacts:
         cpu_millis=int(info["NCPU"]) * 1000,
         memory_mib=int(info["MemTotal"]) >> 20,
     )
+
+
+def gate(image: Json) -> Json:
+    """The image's own command behind a shell that waits, as long as the agent has the gate shut.
+
+    Asked for by `ContainerPlan.gated`: so that a container can be put in order before it ever runs.
+    """
+    config = image.get("Config") or {}
+    own = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
+    script = f'while [ -e {SESSION_DIR}/{GATE_FILE} ]; do sleep 1; done; exec "$@"'
+    return {"entrypoint": ["/bin/sh", "-c", script, "gate"], "command": own}

@@ -14,6 +14,8 @@ from docker.types import IPAMConfig, LogConfig, Mount
 
 from node_agent import docker_reading, labels
 from node_agent.docker_errors import image_error, translated
+from node_agent.docker_files import DockerFiles
+from node_agent.docker_version import check_api_version
 from node_agent.errors import EngineUnavailable, NotFound
 from node_agent.runtime import (
     IDE_PORT,
@@ -28,6 +30,8 @@ from node_agent.runtime import (
 )
 
 CALL_TIMEOUT_S = 60
+# Whole trees through the engine: comparing with the image, or unpacking, says nothing for a while.
+TRANSFER_TIMEOUT_S = 900
 CONNECTIONS_MAX = 32
 LOG_FILE_MIB_MAX = 2
 LOG_FILES_MAX = 2
@@ -48,6 +52,7 @@ class DockerRuntime:
         self._base_url = base_url
         self._lock = threading.Lock()
         self._connected: docker.APIClient | None = None
+        self._transferring: docker.APIClient | None = None
         self._events: Any = None
         self._closed = False
 
@@ -56,6 +61,11 @@ class DockerRuntime:
         with translated("ask the engine what it is"):
             client = self._client()
             return docker_reading.facts(client.info(), client.api_version)
+
+    @property
+    def files(self) -> DockerFiles:
+        """Containers' files through the API."""
+        return DockerFiles(self._node_id, self._transfer_client)
 
     def look(self) -> Sight:
         """All containers and volumes with this node's label."""
@@ -101,10 +111,13 @@ class DockerRuntime:
         """The id of an image that is on the node."""
         try:
             with translated(f"inspect image {reference!r}"):
-                found = self._client().inspect_image(reference)  # type: ignore[no-untyped-call]
-                return str(found["Id"])
+                return str(self._image(reference)["Id"])
         except NotFound:
             return None
+
+    def _image(self, reference: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._client().inspect_image(reference)  # type: ignore[no-untyped-call]
+        return found
 
     def pull(self, reference: str) -> None:
         """Fetch an image from its registry; a reference without a tag means `latest`, never all tags."""
@@ -125,7 +138,9 @@ class DockerRuntime:
     def create(self, plan: ContainerPlan) -> Container:
         """Make a container from the image id, with its limits, and leave it stopped."""
         with translated(f"create container {plan.name}"):
+            gate = docker_reading.gate(self._image(plan.image_id)) if plan.gated else {}
             made = self._client().create_container(
+                **gate,
                 image=plan.image_id,
                 name=plan.name,
                 hostname=plan.hostname,
@@ -254,23 +269,36 @@ class DockerRuntime:
             self._closed = True
             if self._events is not None:
                 self._events.close()
-            if self._connected is not None:
-                self._connected.close()
+            for client in (self._connected, self._transferring):
+                if client is not None:
+                    client.close()
 
     def _client(self) -> docker.APIClient:
         with self._lock:
-            if self._closed:
-                raise EngineUnavailable("The agent is stopping. The step will be asked for again.")
+            self._check_open()
             if self._connected is None:
                 self._connected = self._connect()
             return self._connected
 
-    def _connect(self) -> docker.APIClient:
+    def _transfer_client(self) -> docker.APIClient:
+        with self._lock:
+            self._check_open()
+            if self._transferring is None:
+                self._transferring = self._connect(TRANSFER_TIMEOUT_S)
+            return self._transferring
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineUnavailable("The agent is stopping. The step will be asked for again.")
+
+    def _connect(self, timeout_s: int = CALL_TIMEOUT_S) -> docker.APIClient:
         where = {"base_url": self._base_url} if self._base_url else docker.utils.kwargs_from_env()
-        return docker.APIClient(
+        client = docker.APIClient(
             version="auto",
-            timeout=CALL_TIMEOUT_S,
+            timeout=timeout_s,
             num_pools=CONNECTIONS_MAX,
             max_pool_size=CONNECTIONS_MAX,
             **where,
         )
+        check_api_version(client.api_version)
+        return client

@@ -29,6 +29,12 @@ class EngineUnavailable(StepError):
     code = "engine_unavailable"
 
 
+class EngineTooOld(EngineUnavailable):
+    """The engine's API is older than what the agent needs."""
+
+    code = "engine_too_old"
+
+
 class EngineRefused(StepError):
     """The engine answered, and would not do it."""
 

@@ -4,7 +4,8 @@
 Nothing here does I/O.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -12,6 +13,7 @@ from typing import Protocol
 IDE_PORT = 8080  # where code-server listens inside a pod
 WORKSPACES_DIR = "/workspaces"
 SESSION_DIR = "/run/codepods"
+GATE_FILE = "gate"
 STOP_GRACE_S = 10  # code-server leaves within 1.4 s, also with a browser open (docs/bench.md)
 
 
@@ -93,7 +95,10 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """A container to be made. Restart policy is always `no` (LAW 14): only the agent starts pods."""
+    """A container to be made. Restart policy is always `no` (LAW 14): only the agent starts pods.
+
+    `gated`: while `GATE_FILE` is in its session directory, a start runs nothing of the image and only waits.
+    """
 
     name: str
     image_id: str
@@ -107,6 +112,7 @@ class ContainerPlan:
     cpu_millis: int
     memory_mib: int
     pids: int
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +137,80 @@ class EngineFacts:
     memory_mib: int
 
 
+class ChangeKind(StrEnum):
+    """What the engine says of a path, against the image."""
+
+    MODIFIED = "modified"
+    ADDED = "added"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class PathChange:
+    """A path that is not as in the image. Absolute; bytes that are no UTF-8 are U+FFFD, as JSON has them."""
+
+    kind: ChangeKind
+    path: str
+
+
+class PathType(StrEnum):
+    """What lies at a path, links not followed."""
+
+    FOLDER = "folder"
+    SOCKET = "socket"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPath:
+    """A path being read: what it is, and a tar of it and of all below, names beginning with its own."""
+
+    type: PathType
+    chunks: Iterator[bytes]
+
+
+class EngineFiles(Protocol):
+    """Files of stopped containers through the engine's public API. Raises `errors.StepError` only."""
+
+    def changed_paths(self, container_id: str) -> tuple[PathChange, ...]:
+        """All that differs from the image, unordered; what is mounted is not looked at."""
+        ...
+
+    def mounts_of(self, container_id: str) -> tuple[str, ...]:
+        """Where something is mounted: reading and writing go through to it."""
+        ...
+
+    def open_path(self, container_id: str, path: str) -> AbstractContextManager[OpenPath]:
+        """Read a path, what is mounted below it with it. Raises NotFound."""
+        ...
+
+    def type_of(self, container_id: str, path: str) -> PathType | None:
+        """None where nothing is."""
+        ...
+
+    def write_tree(self, container_id: str, chunks: Iterable[bytes]) -> None:
+        """Unpack a tar over the container's root; it adds and replaces, and deletes nothing."""
+
+    def run_as_root(self, container_id: str, argv: Sequence[str]) -> tuple[int, str]:
+        """Run a program in a started container: exit code, and the end of what it said."""
+        ...
+
+    def upper_dir(self, container: Container) -> str | None:
+        """Where the container's changes lie on this machine's disk, if that can be found out."""
+        ...
+
+    def scratch_container(self) -> AbstractContextManager[str]:
+        """The id of an empty container of our own, never started, removed at the end."""
+        ...
+
+
 class Runtime(Protocol):
     """A container engine. Only what carries this node's label is ever listed."""
+
+    @property
+    def files(self) -> EngineFiles:
+        """The way to containers' files through the engine."""
+        ...
 
     def facts(self) -> EngineFacts:
         """Asked of the engine now."""
