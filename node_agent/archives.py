@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from node_agent.errors import DiskFull, ProofVoid, StepError
 from node_agent.labels import IMAGE
 from node_agent.labs import place_lab
 from node_agent.runtime import Container, Volume
+from node_agent.source import Source
 from node_agent.store import Store, StoreAccessDenied, StoreError, StoreNotFound, StoreUnavailable
 from state.model import TargetKind
 from state.wire import Action, ArchiveMade, ArchiveProof, ArchiveSource
@@ -49,18 +51,28 @@ class Archives:
         return self._store
 
     def save_pod(
-        self, action: Action, container: Container, number: int, still: Callable[[], bool], note: Note
+        self,
+        action: Action,
+        container: Container,
+        source: Source,
+        number: int,
+        still: Callable[[], bool],
+        note: Note,
     ) -> ArchiveMade:
-        """Save a stopped container's upper directory; `still` is asked right before the manifest."""
-        assert container.upper_dir is not None
+        """Save a stopped container's changes; `still` is asked right before the manifest."""
         request = _request(
             action,
             number,
             {_CONTAINER: container.id, _STARTED: container.started_at, _FINISHED: container.finished_at},
+        )
+        of_pod = replace(
+            request,
+            method=source.method,
             image_id=container.image_id,
             image_ref=container.labels.get(IMAGE),
+            notices=source.notices,
         )
-        return self._save(request, Path(container.upper_dir), still, note)
+        return self._save(of_pod, source.directory, still, note)
 
     def save_workspace(
         self, action: Action, volume: Volume, number: int, still: Callable[[], bool], note: Note
@@ -111,13 +123,7 @@ class Archives:
             place_lab(self._store, volume, lab, pod_id)
 
 
-def _request(
-    action: Action,
-    number: int,
-    fingerprint: Mapping[str, str],
-    image_id: str | None = None,
-    image_ref: str | None = None,
-) -> ArchiveRequest:
+def _request(action: Action, number: int, fingerprint: Mapping[str, str]) -> ArchiveRequest:
     return ArchiveRequest(
         kind=_kind(action),
         target_id=action.target,
@@ -127,9 +133,7 @@ def _request(
         number=number,
         created_at=datetime.now(UTC),
         fingerprint=fingerprint,
-        method="volume" if action.pod_id is None else "overlay2-upper",
-        image_id=image_id,
-        image_ref=image_ref,
+        method="volume",
     )
 
 

@@ -1,7 +1,7 @@
 """Where containerd keeps a container's changes, for engines whose image store is containerd's (Docker >= 29).
 
-Written from documentation, never run: the engines here are older. What it says is believed only after the probe
-of `ways` has seen a file there that was written through the engine; where it is wrong, the safe way is taken.
+Written from documentation, never run: the engines here are older. What it says is believed only after the
+probe of `ways` has seen a file there that was written through the engine; else the safe way is taken.
 The engine names the snapshot by the container's id, in containerd's namespace `moby`.
 """
 

@@ -1,6 +1,6 @@
 """Containers' files through the engine's public API: what works whatever the storage driver.
 
-What it cannot carry is told in docs/archive-format.md. Reading follows mounts, so that callers leave them out.
+What it cannot carry is told in docs/archive-format.md. Reading follows mounts: callers leave them out.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Which engines we can speak to. The version is negotiated; Docker 29 wants at least 1.44, so none is pinned."""
+"""Which engines we can speak to. The version is negotiated, for Docker 29 wants at least 1.44."""
 
 from docker.utils import version_lt
 

@@ -3,10 +3,12 @@
 from importlib import metadata
 from pathlib import Path
 
+from node_agent.archive.safe_capture import LOSSES
+from node_agent.archive.safe_restore import LOST_AT_RESTORE
 from node_agent.errors import StepError
 from node_agent.parts import PLAIN_RUNTIME, Parts
-from node_agent.runtime import EngineFacts
 from node_agent.settings import Settings
+from node_agent.ways import Found, Way
 from state.wire import NodeFacts
 
 _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -39,7 +41,7 @@ def find_facts(parts: Parts) -> NodeFacts:
     """Ask the engine. Raises StepError."""
     engine = parts.runtime.facts()
     settings = parts.settings
-    runtime = _runtime(parts)
+    runtime, found = _runtime(parts), parts.ways.found()
     return NodeFacts(
         address=settings.upstream_address,
         cpu_millis=settings.cpu_millis or engine.cpu_millis,
@@ -49,7 +51,8 @@ def find_facts(parts: Parts) -> NodeFacts:
         storage_driver=engine.storage_driver,
         runtime=runtime,
         agent_version=agent_version(),
-        notices=_notices(engine, runtime),
+        archive_way=found.way,
+        notices=_notices(runtime, found),
     )
 
 
@@ -60,14 +63,15 @@ def _runtime(parts: Parts) -> str:
         return ""
 
 
-def _notices(engine: EngineFacts, runtime: str) -> tuple[str, ...]:
+def _notices(runtime: str, found: Found) -> tuple[str, ...]:
     notices = []
     if runtime == "":
         notices.append("no pods are started here: no sandbox runtime, and running without was not accepted")
     if runtime == PLAIN_RUNTIME:
         notices.append("pods run without a sandbox (runc), as the operator has accepted")
-    if engine.storage_driver != "overlay2":
-        notices.append(f"pods cannot be archived here: the storage driver is {engine.storage_driver}")
+    if found.way is Way.SAFE:
+        notices.append(f"pods are archived the safe way, which is slower and keeps less: {found.why}")
+        notices += [*LOSSES, LOST_AT_RESTORE]
     if _BRIDGE_FILTER.exists() and _BRIDGE_FILTER.read_text().strip() != "1":
         notices.append(f"pods may reach each other: {_BRIDGE_FILTER} is off")
     return tuple(notices)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from node_agent.errors import DiskFull, StepError
-from node_agent.runtime import Volume, VolumeState
+from node_agent.runtime import GATE_FILE, REMOVALS_FILE, Volume, VolumeState
 
 POD_UID = 1000  # `coder` in every pod image
 SESSION_BYTES = 32
@@ -97,6 +97,18 @@ class HostFiles:
     def drop_session(self, pod_id: str, epoch: int) -> None:
         """Forget a removed pod's secret; gone already is success."""
         shutil.rmtree(self._pods_dir / f"{pod_id}-e{epoch}", ignore_errors=True)
+
+    def shut_gate(self, session_dir: str, removals: bytes) -> None:
+        """Have a gated container wait at its next start, with a list of what is to be removed in it."""
+        with disk_errors("shut the pod's gate"):
+            write_atomically(Path(session_dir) / REMOVALS_FILE, removals)
+            write_atomically(Path(session_dir) / GATE_FILE, b"")
+
+    def open_gate(self, session_dir: str) -> None:
+        """Let its next start be a real one; open already is success."""
+        with disk_errors("open the pod's gate"):
+            (Path(session_dir) / GATE_FILE).unlink(missing_ok=True)
+            (Path(session_dir) / REMOVALS_FILE).unlink(missing_ok=True)
 
     def volume_state(self, volume: Volume | None) -> VolumeState:
         """Whole only with a marker that says so; half only if nothing of a user can be in it."""

@@ -27,6 +27,7 @@ from node_agent.open_store import open_store
 from node_agent.parts import Parts, network_plan
 from node_agent.settings import Settings
 from node_agent.store import Store, StoreError
+from node_agent.ways import Ways
 
 EXIT_CONFIGURATION = 2
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -76,15 +77,19 @@ def make_parts(settings: Settings) -> Parts:
     blocked = (*settings.blocked_networks, *_addresses_of(settings.gateway_url))
     mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()
     name_servers = name_servers_of(RESOLV_CONF.read_text()) if RESOLV_CONF.exists() else ()
+    runtime = DockerRuntime(settings.node_id, settings.docker_host)
+    ways = Ways(runtime, settings.archive_way, settings.data_dir / "scratch")
+    ways.sweep()
     return Parts(
         settings=settings,
-        runtime=DockerRuntime(settings.node_id, settings.docker_host),
+        runtime=runtime,
         host=HostFiles(settings.data_dir),
         journal=Journal(settings.data_dir / "journal.json", settings.node_id),
         archives=Archives(store),
         firewall=Firewall(rules_for(settings.node_id, name_servers, blocked)),
         network=network_plan(settings.node_id, mtu_bytes),
         fences=Fences(settings.data_dir / "fences.json"),
+        ways=ways,
     )
 
 

@@ -15,6 +15,7 @@ from node_agent.ready_memory import ReadyMemory
 from node_agent.runtime import NetworkPlan, Runtime
 from node_agent.settings import Settings
 from node_agent.steps import check_epoch
+from node_agent.ways import Ways
 from state.wire import Action
 
 SANDBOX_RUNTIME = "sysbox-runc"
@@ -39,6 +40,7 @@ class Parts:
     firewall: Firewall
     network: NetworkPlan
     fences: Fences
+    ways: Ways
     ready: ReadyMemory = field(default_factory=ReadyMemory)
     ide_answers: Callable[[str, int, str], bool] = ide_answers
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
@@ -13,6 +14,7 @@ from node_agent.look import find_volume
 from node_agent.parts import Fence, Parts, ProgressNote
 from node_agent.readiness import POLL_EVERY_S
 from node_agent.runtime import STOP_GRACE_S, Container, ContainerPlan, Volume, VolumeState
+from node_agent.safe_filling import SafeFilling
 from node_agent.steps import (
     AwaitReady,
     MakeContainer,
@@ -30,6 +32,7 @@ from node_agent.steps import (
     SweepVolume,
     UnpauseContainer,
 )
+from node_agent.ways import Way
 from state.wire import Action, ArchiveMade, ArchiveSource, PodSpec, StartPod
 
 LOG_LINES_SHOWN = 15
@@ -63,7 +66,8 @@ class Performer:
         if isinstance(step, SaveContainer):
             container = self._inspect(step.container_id)
             still = partial(self._pod_is_still, container)
-            return archives.save_pod(self._action, container, step.number, still, note)
+            with self._parts.ways.changes_of(container) as source:
+                return archives.save_pod(self._action, container, source, step.number, still, note)
         volume = self._volume()
         return archives.save_workspace(
             self._action, volume, step.number, partial(self._workspace_is_still, volume), note
@@ -143,18 +147,35 @@ class Performer:
         if source is None:
             runtime.create(self._plan(name, spec, image_id))
             return
-        half = labels.partial_name(action.pod_id or "", action.epoch, action.attempt)
-        made = runtime.create(self._plan(half, spec, image_id))
-        if made.upper_dir is None:
-            raise StepError(
-                "The pod cannot be restored here: this engine does not show where a container's changes are. "
-                "Use the overlay2 storage driver on this node.",
-                code="archive_unsupported",
-                permanent=True,
-            )
+        if self._parts.ways.found().way is Way.FAST:
+            self._make_restored(spec, image_id, source)
+        else:
+            self._make_restored_safely(spec, image_id, source)
+
+    def _make_restored(self, spec: PodSpec, image_id: str, source: ArchiveSource) -> None:
+        made = self._parts.runtime.create(self._half_plan(spec, image_id))
         with _discarded_on_failure(partial(removal.sweep_container, self._parts, made.id)):
-            self._restore(source, made.upper_dir)
-            runtime.rename(made.id, name)
+            self._restore(source, str(self._parts.ways.upper_dir(made)))
+            self._make_whole(made)
+
+    def _make_restored_safely(self, spec: PodSpec, image_id: str, source: ArchiveSource) -> None:
+        with self._parts.ways.scratch() as tree:
+            self._restore(source, str(tree))
+            made = self._parts.runtime.create(replace(self._half_plan(spec, image_id), gated=True))
+            with _discarded_on_failure(partial(removal.sweep_container, self._parts, made.id)):
+                SafeFilling(self._parts, made, self._fence).fill(tree)
+                self._fence.check()
+                self._make_whole(made)
+
+    def _make_whole(self, made: Container) -> None:
+        self._parts.runtime.rename(
+            made.id, labels.container_name(made.labels[labels.POD], self._action.epoch)
+        )
+
+    def _half_plan(self, spec: PodSpec, image_id: str) -> ContainerPlan:
+        action = self._action
+        half = labels.partial_name(action.pod_id or "", action.epoch, action.attempt)
+        return self._plan(half, spec, image_id)
 
     def _restore(self, source: ArchiveSource, target_dir: str) -> None:
         note = partial(self._note, "restoring")

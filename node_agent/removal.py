@@ -53,7 +53,14 @@ def sweep_container(parts: Parts, container_id: str) -> None:
     """Remove a half-made container, which holds nothing that is not in the store."""
     container = parts.runtime.inspect(container_id)
     if container is not None and labels.is_partial(container.name):
-        parts.runtime.remove(container_id)
+        _remove_half(parts, container)
+
+
+def _remove_half(parts: Parts, container: Container) -> None:
+    if container.live:
+        # The safe way runs it behind its gate for a moment, to remove what the archive has not.
+        parts.runtime.stop(container.id, 0)
+    parts.runtime.remove(container.id)
 
 
 def sweep_volume(parts: Parts, action: Action) -> None:
@@ -99,7 +106,7 @@ def sweep_all(parts: Parts) -> int:
     halves = [container for container in sight.containers if labels.is_partial(container.name)]
     volumes = [volume for volume in sight.volumes if parts.host.volume_state(volume) is VolumeState.HALF]
     for container in halves:
-        parts.runtime.remove(container.id)
+        _remove_half(parts, container)
     for volume in volumes:
         parts.runtime.remove_volume(volume.name)
     return len(halves) + len(volumes)

@@ -14,6 +14,7 @@ IDE_PORT = 8080  # where code-server listens inside a pod
 WORKSPACES_DIR = "/workspaces"
 SESSION_DIR = "/run/codepods"
 GATE_FILE = "gate"
+REMOVALS_FILE = "removals"
 STOP_GRACE_S = 10  # code-server leaves within 1.4 s, also with a browser open (docs/bench.md)
 
 

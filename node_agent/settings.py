@@ -55,6 +55,10 @@ class Settings(BaseSettings):
     # root inside, and only the kernel's own walls keep them there.
     accept_unsandboxed: bool = False
 
+    # How to get at pods' changes: `fast` reads the engine's own directory, `safe` asks its public API and is
+    # slower, `auto` tries the fast way at the agent's start, and takes the safe one where that does not work.
+    archive_way: Literal["auto", "fast", "safe"] = "auto"
+
     # What this node offers to pods; None: all of the machine.
     cpu_millis: Annotated[int, Field(gt=0)] | None = None
     memory_mib: Annotated[int, Field(gt=0)] | None = None

@@ -305,13 +305,6 @@ def _pod_saved(seen: Seen, number: int) -> Primitive | Done:
         )
     if seen.archived:
         return Done(seen.archived)
-    if container.upper_dir is None:
-        raise StepError(
-            "The pod was not saved, and was kept: this engine does not show where a container's changes are. "
-            "Use the overlay2 storage driver on this node.",
-            code="archive_unsupported",
-            permanent=True,
-        )
     return SaveContainer(container.id, number)
 
 

@@ -1,7 +1,7 @@
 """How this node gets at a pod's changes: the fast way, the safe way, and the probe that picks one.
 
-Fast: the engine keeps them in a directory that is read and written directly. Safe: through the engine's public
-API only, slower, and with losses that are told. Archives made one way are restored the other way too.
+Fast: the engine keeps them in a directory that is read and written directly. Safe: through the engine's
+public API only, slower, and with losses that are told. Archives made one way are restored the other too.
 """
 
 import secrets
@@ -18,12 +18,12 @@ from typing import Literal
 import structlog
 
 from node_agent.archive.errors import ArchiveError
-from node_agent.archive.manifest import Method
 from node_agent.archive.member_tar import END, write_member
 from node_agent.archive.safe_capture import lay_out_changes
 from node_agent.errors import EngineUnavailable, StepError
 from node_agent.host import disk_errors
 from node_agent.runtime import Container, Runtime
+from node_agent.source import Source
 
 PROBE_FILE = "probe"
 
@@ -35,15 +35,6 @@ class Way(StrEnum):
 
     FAST = "fast"
     SAFE = "safe"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A directory with a pod's changes, as an overlay has them."""
-
-    directory: Path
-    method: Method
-    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +121,8 @@ def _remove(folder: Path) -> None:
 def probe(runtime: Runtime) -> str:
     """Why the fast way cannot be gone here; empty where it was really gone, there and back.
 
-    A file written through the engine has to show in the directory, and one written there in the engine. Raises
-    EngineUnavailable when it could not be tried.
+    A file written through the engine has to show in the directory, and one written there in the engine.
+    Raises EngineUnavailable when it could not be tried.
     """
     try:
         with runtime.files.scratch_container() as container_id:

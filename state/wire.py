@@ -218,6 +218,8 @@ class NodeFacts(Wire):
     storage_driver: str
     runtime: str
     agent_version: str
+    # `fast`, `safe`, or empty: not found out yet.
+    archive_way: str = ""
     notices: tuple[str, ...] = ()
 
 

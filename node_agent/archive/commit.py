@@ -12,7 +12,7 @@ from node_agent.archive import manifest as manifests
 from node_agent.archive.capture import Captured, capture_tree, notices_of, verify_blob
 from node_agent.archive.errors import ArchiveConflict, ArchiveCorrupt, SourceChanged
 from node_agent.archive.fingerprint import TreeScan, scan_tree
-from node_agent.archive.manifest import MANIFEST_BYTES_MAX, Manifest, Method
+from node_agent.archive.manifest import MANIFEST_BYTES_MAX, NOTICES_MAX, Manifest, Method
 from node_agent.archive.progress import Progress, unwatched
 from node_agent.store import Store, StoreConflict, StoreNotFound
 from state.model import TargetKind
@@ -24,7 +24,8 @@ TREE_BLOB_NAME = "tree.tar.zst"
 class ArchiveRequest:
     """What to archive, and under which name. No two runs with different sources share epoch and attempt.
 
-    `fingerprint` says which source this is (container id and times, or the tree's own fingerprint).
+    `fingerprint` says which source this is (container id and times, or the tree's own fingerprint);
+    `notices` are of what was lost before the tree lay in a directory.
     """
 
     kind: TargetKind
@@ -38,6 +39,7 @@ class ArchiveRequest:
     method: Method
     image_id: str | None = None
     image_ref: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def _manifest_of(request: ArchiveRequest, scan: TreeScan, captured: Captured) ->
         method=request.method,
         blobs=(captured.blob,),
         entries=scan.entries,
-        notices=notices_of(scan, captured.warnings),
+        notices=(*request.notices, *notices_of(scan, captured.warnings))[:NOTICES_MAX],
     )
 
 

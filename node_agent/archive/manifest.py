@@ -34,7 +34,7 @@ TAR_ZSTD: Final = "application/x-tar+zstd"
 INDEX_ZSTD: Final = "application/x-codepods-index+zstd"
 MANIFEST_NAME = "manifest.json"
 
-Method = Literal["overlay2-upper", "volume"]
+Method = Literal["overlay2-upper", "engine-api", "volume"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=0)]

@@ -1,7 +1,7 @@
-"""Single members of a tar as bytes, so that a tar can be written of other tars' members, whatever their names.
+"""Single members of a tar as bytes, so that a tar can be made of other tars' members, whatever their names.
 
-Python's tarfile reads everything we meet, but writes names that are not UTF-8 in a way that GNU tar warns of, and
-rounds times. Here each member has a pax header with its names as they are and its records as they came.
+Python's tarfile reads all that we meet, but writes names that are not UTF-8 in a way that GNU tar warns of,
+and rounds times. Here each member has a pax header with its names as they are and its records as they came.
 """
 
 import tarfile
@@ -41,7 +41,7 @@ class ChunkFile:
 
 
 def open_tar(chunks: Iterator[bytes]) -> tarfile.TarFile:
-    """A tar to be read once, from its beginning to its end. Raises tarfile.TarError, also while it is read."""
+    """A tar to be read once, from beginning to end. Raises tarfile.TarError, also while it is read."""
     source = cast("IO[bytes]", ChunkFile(chunks))
     return tarfile.open(
         fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=CHUNK_BYTES

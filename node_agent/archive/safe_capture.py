@@ -1,8 +1,8 @@
-"""The safe way out of a container: its changes, read through the engine, laid out as an overlay's upper directory.
+"""The safe way out of a container: its changes, read through the engine, laid out as an overlay has them.
 
 What the engine lists and shows is turned into one tar, with the kernel's own mark for what was deleted, and
-unpacked (confined, as everything of strangers is) into a scratch folder, which is then archived like any other.
-What is lost on the way is in `LOSSES`.
+unpacked (confined, as everything of strangers is) into a scratch folder, which is then archived like any
+other. What is lost on the way is in `LOSSES`.
 """
 
 import os
@@ -25,13 +25,17 @@ HOLE_SOUGHT_IN_BYTES_MIN = 1 << 20
 NAMES_TOLD_MAX = 10
 # What the engine's JSON has where a name's bytes are no UTF-8.
 UNREADABLE = "\ufffd"
-LOSSES = (
-    "saved through the engine's API, which does not show: extended attributes and ACLs (file capabilities are "
-    "kept), fractions of seconds in times, times before 1970, and that files in different changed folders, or a "
-    "file of the image and a new one, are one by a hard link; sockets are left out",
-    "saved through the engine's API, which does not tell of files of the image where nothing but attributes, an "
-    "ACL or a link count was changed, nor of the root folder's own mode and owner",
+_UNSEEN_CONTENT = (
+    "saved through the engine's API, which does not show: extended attributes and ACLs (file capabilities "
+    "are kept), fractions of seconds in times, times before 1970, and that files in different changed "
+    "folders, or a file of the image and a new one, are one by a hard link; sockets are left out"
 )
+_UNSEEN_CHANGES = (
+    "saved through the engine's API, which does not tell of what the image has and where nothing but "
+    "attributes, an ACL, a link count or a folder's time was changed, nor of the root folder's own mode and "
+    "owner"
+)
+LOSSES = (_UNSEEN_CONTENT, _UNSEEN_CHANGES)
 
 
 def lay_out_changes(engine: EngineFiles, container_id: str, scratch: Path) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ def lay_out_changes(engine: EngineFiles, container_id: str, scratch: Path) -> tu
 
 
 def plan_reads(changes: Iterable[PathChange], mounts: Iterable[str]) -> list[tuple[PathChange, bool]]:
-    """What to ask for, parents first, and whether it is asked for whole (else a folder's own entry only). Pure.
+    """What to ask for, parents first, and whether it is asked for whole or, of a folder, itself only. Pure.
 
     What is mounted is left out, and what comes anyway with an added folder above it.
     """
@@ -106,25 +110,25 @@ class _Reading:
     def tar_of(self, changes: Iterable[PathChange]) -> Iterator[bytes]:
         """One tar, names as in an upper directory."""
         yield from self._read("/", whole=False)
-        strange: dict[str, set[str]] = {}
-        for change, whole in plan_reads(changes, self._mounts):
-            parent, _, name = change.path.rpartition("/")
+        reads = plan_reads(changes, self._mounts)
+        unreadable = _unreadable_names(change for change, _ in reads)
+        for change, whole in reads:
             if change.kind is ChangeKind.DELETED:
                 yield from self._deletion(change.path)
-            elif UNREADABLE in change.path:
-                strange.setdefault(parent, set()).add(name)
-            else:
+            elif UNREADABLE not in change.path:
                 yield from self._read(change.path, whole=whole)
-        for parent, names in strange.items():
-            yield from self._read_some(parent, names)
+            else:
+                # All of a folder at once, and in its turn: tar has done with a folder when it has left it.
+                parent = change.path.rpartition("/")[0]
+                yield from self._read_some(parent, unreadable.pop(parent, set()))
         yield END
 
     def _deletion(self, path: str) -> Iterator[bytes]:
-        if path.rpartition("/")[0] not in self._folders:
-            return  # its folder is something else now, which hides it
         if UNREADABLE in path:
             self._lost_deletions.append(path)
             return
+        if path.rpartition("/")[0] not in self._folders:
+            return  # its folder is something else now, which hides it
         whiteout = tarfile.TarInfo(_relative(path))
         whiteout.type, whiteout.mode = tarfile.CHRTYPE, 0
         yield from write_member(whiteout, iter(()))
@@ -146,6 +150,8 @@ class _Reading:
 
     def _read_some(self, parent: str, names: set[str]) -> Iterator[bytes]:
         """The named entries of a folder, found among all of it: the engine cannot be asked for them."""
+        if not names:
+            return
         with self._engine.open_path(self._container_id, parent or "/") as opened:
             above = parent.rpartition("/")[0]
             yield from self._members(opened.chunks, above, None, below=(parent, names))
@@ -165,6 +171,16 @@ class _Reading:
                         yield from write_member(info, content(tar, info))
         except tarfile.TarError as error:
             raise CaptureFailed(f"what the engine shows below {parent[:200]!r} is no tar: {error}") from error
+
+
+def _unreadable_names(changes: Iterable[PathChange]) -> dict[str, set[str]]:
+    """By folder, what the engine cannot be asked for by name."""
+    found: dict[str, set[str]] = {}
+    for change in changes:
+        parent, _, name = change.path.rpartition("/")
+        if UNREADABLE in name and change.kind is not ChangeKind.DELETED:
+            found.setdefault(parent, set()).add(name)
+    return found
 
 
 def _move(info: tarfile.TarInfo, parent: str) -> None:
@@ -205,7 +221,7 @@ def _dig_holes(tree: Path) -> None:
     for folder, _names, files in os.walk(os.fsencode(tree)):
         for name in files:
             path = folder + b"/" + name
-            seen = os.lstat(path)  # noqa: PTH116 (a Path would tidy some names)
+            seen = os.lstat(path)
             if stat.S_ISREG(seen.st_mode) and seen.st_size >= HOLE_SOUGHT_IN_BYTES_MIN:
                 subprocess.run(("fallocate", "--dig-holes", path), check=True, capture_output=True)
                 os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))

@@ -15,10 +15,9 @@ from node_agent.archive.errors import CaptureFailed, RestoreFailed
 from node_agent.archive.fingerprint import printable
 from node_agent.archive.tar_process import TarProcess, create_argv
 
-REMOVALS_FILE = "removals"
 LOST_AT_RESTORE = (
-    "restored through the engine's API, which does not keep times before 1970, holes in files, the root folder's "
-    "own mode and owner, and hard links to files of the image"
+    "what is restored here goes through the engine's API, which does not keep times before 1970, holes in "
+    "files, and the root folder's own mode and owner"
 )
 _OPAQUE, _REDIRECT, _METACOPY = (f"trusted.overlay.{mark}" for mark in ("opaque", "redirect", "metacopy"))
 
@@ -37,8 +36,8 @@ class Removals:
 def take_removals(tree: Path, mounts: Iterable[str]) -> Removals:
     """Take an overlay's marks out of an unpacked tree, and what lies where something is mounted.
 
-    What is left holds only files to add, times as they were. Raises RestoreFailed for marks that only the fast
-    way can follow.
+    What is left holds only files to add, times as they were. Raises RestoreFailed for marks that only the
+    fast way can follow.
     """
     kept_out = frozenset(os.fsencode(mount).strip(b"/") for mount in mounts)
     found: list[bytes] = []
@@ -49,8 +48,8 @@ def take_removals(tree: Path, mounts: Iterable[str]) -> Removals:
 
 
 def those_inside(removals: Removals, is_folder: Callable[[str], bool]) -> Removals:
-    """Leave out what is not there to be removed: where the image has no folder above it, but a link that may
-    lead elsewhere, or nothing."""
+    """Leave out what is not there to be removed: where the image has no folder above it, but a link that
+    may lead elsewhere, or nothing."""
     known: dict[bytes, bool] = {b"": True}
 
     def is_real(path: bytes) -> bool:
@@ -91,7 +90,7 @@ def _folders(root: bytes) -> Iterator[bytes]:
 
 def _take_from(root: bytes, folder: bytes, kept_out: frozenset[bytes]) -> list[bytes]:
     path = root + b"/" + folder
-    seen = os.lstat(path)  # noqa: PTH116 (bytes)
+    seen = os.lstat(path)
     removed = [folder] if _is_opaque(path, folder) else []
     touched = False
     with os.scandir(path) as entries:
@@ -113,8 +112,8 @@ def _is_opaque(path: bytes, folder: bytes) -> bool:
     marks = os.listxattr(path, follow_symlinks=False)
     if _REDIRECT in marks or _METACOPY in marks:
         raise RestoreFailed(
-            f"the archive has a mark in /{printable(folder)} that only an overlay file system can follow; restore "
-            "it on a node that archives the fast way"
+            f"the archive has a mark in /{printable(folder)} that only an overlay file system can follow; "
+            "restore it on a node that archives the fast way"
         )
     return _OPAQUE in marks and folder != b""
 

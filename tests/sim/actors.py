@@ -17,6 +17,7 @@ from node_agent.parts import Parts, ProgressNote, no_note
 from node_agent.results import Results
 from node_agent.runtime import NetworkPlan
 from node_agent.settings import Settings
+from node_agent.ways import Ways
 from node_agent.workqueue import Work
 from reconciler import tick
 from state.database import DatabaseUnavailable
@@ -156,6 +157,7 @@ class AgentActor:
             firewall=cast("Any", SimFirewall()),
             network=NetworkPlan("net", "br", 1500),
             fences=Fences(Path("/nonexistent/fences.json")),
+            ways=Ways(docker, "fast", Path("/sim/scratch")),
             ide_answers=docker.answers,
         )
         agent = self._agent = Agent(parts, self.gateway)

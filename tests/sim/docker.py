@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from node_agent.errors import Conflict, EngineUnavailable, NotFound, StepError
 from node_agent.labels import POD, is_partial
@@ -11,6 +11,7 @@ from node_agent.runtime import (
     Container,
     ContainerPlan,
     EngineFacts,
+    EngineFiles,
     NetworkPlan,
     Sight,
     Status,
@@ -122,6 +123,15 @@ class SimDocker:
         return self.scheduler.call(
             f"docker.{port}", reached, EngineUnavailable, mutates=mutates, detail=detail
         )
+
+    @property
+    def files(self) -> EngineFiles:
+        """See Runtime; only the fast way is simulated, and it asks for nothing but a directory."""
+        return cast("EngineFiles", self)
+
+    def upper_dir(self, container: Container) -> str | None:
+        """See EngineFiles."""
+        return container.upper_dir
 
     def facts(self) -> EngineFacts:
         """See Runtime."""

@@ -23,6 +23,7 @@ from node_agent.journal import Journal
 from node_agent.parts import Parts, network_plan
 from node_agent.runtime import Container, Volume
 from node_agent.settings import Settings
+from node_agent.ways import Ways
 from state.wire import (
     Action,
     ArchiveMade,
@@ -84,15 +85,17 @@ class DockerNode:
 
     def _parts(self) -> Parts:
         name_servers = name_servers_of(Path("/etc/resolv.conf").read_text())
+        runtime = DockerRuntime(self.node_id, self.settings.docker_host)
         return Parts(
             settings=self.settings,
-            runtime=DockerRuntime(self.node_id, self.settings.docker_host),
+            runtime=runtime,
             host=HostFiles(self.settings.data_dir),
             journal=Journal(self.settings.data_dir / "journal.json", self.node_id),
             archives=Archives(self.store),
             firewall=Firewall(rules_for(self.node_id, name_servers, self.settings.blocked_networks)),
             network=network_plan(self.node_id, outgoing_mtu_bytes()),
             fences=Fences(self.settings.data_dir / "fences.json"),
+            ways=Ways(runtime, self.settings.archive_way, self.settings.data_dir / "scratch"),
         )
 
     def restart(self) -> None:

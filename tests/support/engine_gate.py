@@ -1,5 +1,6 @@
 """The machine's real engine behind a socket of our own, which a test can take away and bring back."""
 
+import re
 import socket
 import threading
 from contextlib import suppress
@@ -66,3 +67,18 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
             target.sendall(data)
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)
+
+
+class EngineOfVersion(EngineGate):
+    """The real engine, which says that it speaks another version of the API."""
+
+    def __init__(self, path: Path, api_version: str) -> None:
+        self._said = b'"ApiVersion":"%s"' % api_version.encode()
+        super().__init__(path)
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
+        with suppress(OSError):
+            far.sendall(near.recv(CHUNK_BYTES))
+            near.sendall(re.sub(rb'"ApiVersion":"[0-9.]{4}"', self._said, far.recv(CHUNK_BYTES)))
+        near.close()
+        far.close()
