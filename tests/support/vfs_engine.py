@@ -1,0 +1,71 @@
+"""A real engine of our own whose storage driver has no upper directory, and an image that is small enough for it."""
+
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+IMAGE = "codepods-small:1"
+PROGRAMS = ("sh", "sleep", "rm", "xargs", "mkdir", "ln", "touch", "cat", "ls", "stat", "chmod", "tr", "id")
+START_TIMEOUT_S = 60
+
+
+@contextmanager
+def vfs_engine(folder: Path) -> Iterator[str]:
+    """Its address, for as long as the block lasts. The image `IMAGE` is on it."""
+    url = f"unix://{folder}/docker.sock"
+    argv = ["dockerd", "--storage-driver=vfs", "--bridge=none", "--iptables=false", "--ip6tables=false"]
+    argv += [f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen([*argv, f"--host={url}"], stderr=log) as process,
+    ):
+        try:
+            _await(url, folder / "log")
+            docker(url, "import", "--change", 'CMD ["sleep", "600"]', "-", IMAGE, given=_small_root())
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def docker(url: str, *arguments: str, given: bytes | None = None) -> str:
+    """Run the engine's own command line; what it printed."""
+    argv = ["docker", "--host", url, *arguments]
+    return subprocess.run(argv, input=given, capture_output=True, check=True, timeout=120).stdout.decode()
+
+
+def _await(url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while subprocess.run(["docker", "--host", url, "info"], capture_output=True, check=False).returncode != 0:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def _small_root() -> bytes:
+    """This machine's own shell and a few programs, with the libraries that they need."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
+        for path in sorted(
+            {*_programs(), *(library for path in _programs() for library in _libraries(path))}
+        ):
+            tar.add(path, arcname=path.lstrip("/"))
+        for name in ("tmp", "workspaces", "run/codepods", "etc/kept", "etc/gone"):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(member)
+        for name in ("etc/gone/inside", "etc/replaced", "etc/deleted"):
+            tar.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
+def _programs() -> list[str]:
+    return [f"/usr/bin/{name}" for name in PROGRAMS if name != "sh"] + ["/bin/sh"]
+
+
+def _libraries(program: str) -> list[str]:
+    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    return [word for word in said.split() if word.startswith("/")]
