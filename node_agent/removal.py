@@ -80,7 +80,7 @@ def sweep_workspace(parts: Parts, workspace_id: str) -> int:
     mine = [found for found in sight.containers if found.labels.get(labels.WORKSPACE) == workspace_id]
     halves = [found for found in mine if labels.is_partial(found.name)]
     for container in halves:
-        parts.runtime.remove(container.id)
+        _remove_half(parts, container)
     volumes = [
         volume
         for volume in sight.volumes

@@ -32,8 +32,7 @@ _UNSEEN_CONTENT = (
 )
 _UNSEEN_CHANGES = (
     "saved through the engine's API, which does not tell of what the image has and where nothing but "
-    "attributes, an ACL, a link count or a folder's time was changed, nor of the root folder's own mode and "
-    "owner"
+    "attributes, an ACL, a link count or a folder's time was changed"
 )
 LOSSES = (_UNSEEN_CONTENT, _UNSEEN_CHANGES)
 

@@ -3,6 +3,7 @@
 from tests.mutants.runner import Mutant
 
 _STEPS = "tests/property/test_agent_steps.py"
+_SAFE_WAY = "tests/property/test_safe_way.py"
 _LAWS = "tests/integration/test_agent_laws.py"
 _CYCLE = "tests/integration/test_agent_cycle.py"
 _CRASHES = "tests/integration/test_agent_crashes.py"
@@ -17,6 +18,30 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         "    if action.epoch < highest_epoch:",
         "    if False:",
         (f"{_STEPS}::test_nothing_of_an_earlier_placement_is_done",),
+    ),
+    Mutant(
+        "a removal follows a link of the image",
+        "LAW 8",
+        "node_agent/archive/safe_restore.py",
+        "            known[path] = is_real(above) and _asked(path, is_folder)",
+        "            known[path] = True",
+        (f"{_SAFE_WAY}::test_nothing_is_removed_through_a_link",),
+    ),
+    Mutant(
+        "a removal reaches into what is mounted",
+        "LAW 8",
+        "node_agent/archive/safe_restore.py",
+        "    return Removals(tuple(path for path in found if path not in above_mounts))",
+        "    return Removals(tuple(found))",
+        (f"{_SAFE_WAY}::test_nothing_is_removed_at_or_above_a_mount",),
+    ),
+    Mutant(
+        "the workspace is read as a part of the pod",
+        "LAW 7",
+        "node_agent/archive/safe_capture.py",
+        "        is_whole = change.kind is ChangeKind.ADDED and path not in above",
+        "        is_whole = change.kind is ChangeKind.ADDED",
+        (f"{_SAFE_WAY}::test_nothing_mounted_is_ever_read",),
     ),
     Mutant(
         "epochs are not written down",

@@ -1,4 +1,4 @@
-"""A real engine of our own whose storage driver has no upper directory, and an image that is small enough for it."""
+"""A real engine of our own whose storage driver has no upper directory, and an image small enough for it."""
 
 import subprocess
 import tarfile
@@ -49,9 +49,8 @@ def _small_root() -> bytes:
     """This machine's own shell and a few programs, with the libraries that they need."""
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
-        for path in sorted(
-            {*_programs(), *(library for path in _programs() for library in _libraries(path))}
-        ):
+        libraries = {library for program in _programs() for library in _libraries(program)}
+        for path in sorted({*_programs(), *libraries}):
             tar.add(path, arcname=path.lstrip("/"))
         for name in ("tmp", "workspaces", "run/codepods", "etc/kept", "etc/gone"):
             member = tarfile.TarInfo(name)
