@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from node_agent.archive.memory import Memory
 from node_agent.archives import Archives
 from node_agent.parts import Parts
 from node_agent.readiness import POLL_EVERY_S, ide_answers
@@ -25,7 +26,10 @@ class BenchNode(DockerNode):
         self._epoch = 1
 
     def _parts(self) -> Parts:
-        return replace(super()._parts(), archives=Archives(self._bench_store))
+        return replace(
+            super()._parts(),
+            archives=Archives(self._bench_store, Memory(self.settings.data_dir / "archives")),
+        )
 
     def upper(self, pod_id: str) -> Path:
         """Where the pod's changes lie."""

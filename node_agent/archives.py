@@ -7,16 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from node_agent.archive.commit import (
+    TREE,
     ArchiveRequest,
     ArchiveResult,
+    NodeMemory,
     check_archive,
     read_manifest,
     write_archive,
 )
 from node_agent.archive.errors import ArchiveError, RestoreDiskFull, SourceChanged
 from node_agent.archive.fingerprint import tree_fingerprint
+from node_agent.archive.incremental import remember_restored
 from node_agent.archive.manifest import Manifest
-from node_agent.archive.restore import restore_archive
+from node_agent.archive.memory import Memory
+from node_agent.archive.restore import Origins, restore_archive
 from node_agent.errors import DiskFull, ProofVoid, StepError
 from node_agent.labels import IMAGE
 from node_agent.labs import place_lab
@@ -24,11 +28,11 @@ from node_agent.runtime import Container, Volume
 from node_agent.source import Source
 from node_agent.store import Store, StoreAccessDenied, StoreError, StoreNotFound, StoreUnavailable
 from state.model import TargetKind
-from state.wire import Action, ArchiveMade, ArchiveProof, ArchiveSource
+from state.wire import Action, ArchiveMade, ArchivePod, ArchiveProof, ArchiveSource, ArchiveWorkspace
 
 Note = Callable[[int, int], None]
 
-_CONTAINER, _STARTED, _FINISHED, _TREE = "container_id", "started_at", "finished_at", "tree"
+_CONTAINER, _STARTED, _FINISHED = "container_id", "started_at", "finished_at"
 _ADVICE: dict[type[StoreError], tuple[str, str]] = {
     StoreUnavailable: ("store_unavailable", "It is tried again; check CODEPODS_STORE_URL and the network."),
     StoreAccessDenied: (
@@ -42,8 +46,9 @@ _ADVICE: dict[type[StoreError], tuple[str, str]] = {
 class Archives:
     """Archives and labs in one store. Safe to use from several threads. Raises StepError only."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, memory: Memory | None = None) -> None:
         self._store = store
+        self._memory = memory
 
     @property
     def store(self) -> Store:
@@ -72,24 +77,27 @@ class Archives:
             image_ref=container.labels.get(IMAGE),
             notices=source.notices,
         )
-        return self._save(of_pod, source.directory, still, note)
+        return self._save(action, of_pod, source.directory, still, note)
 
     def save_workspace(
         self, action: Action, volume: Volume, number: int, still: Callable[[], bool], note: Note
     ) -> ArchiveMade:
         """Save a volume that no container writes to; `still` is asked right before the manifest."""
-        request = _request(action, number, {_TREE: self.volume_fingerprint(volume)})
-        return self._save(request, Path(volume.mountpoint), still, note)
+        request = _request(action, number, {})
+        return self._save(action, request, Path(volume.mountpoint), still, note)
 
     def _save(
-        self, request: ArchiveRequest, source: Path, still: Callable[[], bool], note: Note
+        self, action: Action, request: ArchiveRequest, source: Path, still: Callable[[], bool], note: Note
     ) -> ArchiveMade:
         def confirm() -> None:
             if not still():
                 raise SourceChanged(f"{request.target_id} was started while it was saved")
 
         with _told("save it"):
-            result = write_archive(self._store, request, source, progress=note, before_commit=confirm)
+            node = _node_memory(self._memory, action)
+            result = write_archive(
+                self._store, request, source, node=node, progress=note, before_commit=confirm
+            )
             return _made(result)
 
     def volume_fingerprint(self, volume: Volume) -> str:
@@ -110,7 +118,13 @@ class Archives:
         with _told("restore it"):
             manifest = read_manifest(self._store, source.manifest_key, source.manifest_digest)
             _check_target(action, manifest)
-            restore_archive(self._store, manifest, Path(target_dir), progress=note)
+            target, digest, memory = Path(target_dir), source.manifest_digest, self._memory
+
+            def remember(origins: Origins) -> None:
+                if memory:
+                    remember_restored(memory, manifest, digest, target, origins)
+
+            restore_archive(self._store, manifest, target, meanwhile=remember, progress=note)
 
     def image_id_of(self, source: ArchiveSource) -> str | None:
         """The id of the image that an archived pod's changes lie on."""
@@ -137,6 +151,13 @@ def _request(action: Action, number: int, fingerprint: Mapping[str, str]) -> Arc
     )
 
 
+def _node_memory(memory: Memory | None, action: Action) -> NodeMemory | None:
+    if memory is None:
+        return None
+    base = action.step.base if isinstance(action.step, ArchivePod | ArchiveWorkspace) else None
+    return NodeMemory(memory, base.manifest_key, base.manifest_digest) if base else NodeMemory(memory)
+
+
 def _kind(action: Action) -> TargetKind:
     return TargetKind.WORKSPACE if action.pod_id is None else TargetKind.POD
 
@@ -154,8 +175,8 @@ def _made(result: ArchiveResult) -> ArchiveMade:
 
 def _fingerprint(kept: Mapping[str, str]) -> str:
     """A manifest's fingerprint as it is on the wire."""
-    if _TREE in kept:
-        return kept[_TREE]
+    if TREE in kept:
+        return kept[TREE]
     return "|".join(kept.get(part, "") for part in (_CONTAINER, _STARTED, _FINISHED))
 
 

@@ -15,6 +15,7 @@ import structlog
 from pydantic import ValidationError
 
 from node_agent.agent import Agent
+from node_agent.archive.memory import Memory
 from node_agent.archives import Archives
 from node_agent.docker_runtime import DockerRuntime
 from node_agent.facts import agent_version, outgoing_mtu_bytes
@@ -85,7 +86,7 @@ def make_parts(settings: Settings) -> Parts:
         runtime=runtime,
         host=HostFiles(settings.data_dir),
         journal=Journal(settings.data_dir / "journal.json", settings.node_id),
-        archives=Archives(store),
+        archives=Archives(store, Memory(settings.data_dir / "archives")),
         firewall=Firewall(rules_for(settings.node_id, name_servers, blocked)),
         network=network_plan(settings.node_id, mtu_bytes),
         fences=Fences(settings.data_dir / "fences.json"),

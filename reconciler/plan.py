@@ -221,7 +221,7 @@ def _put_volume_away(this_pass: _Pass, workspace: WorkspaceView) -> None:
     elif observed.state is not WorkspaceObserved.PRESENT or observed.fingerprint is None:
         _look_again(this_pass, workspace, f"the workspace is {observed.state}", TRANSIT_RETRY)
     elif archive is None or archive.fingerprint != observed.fingerprint:
-        step = ArchiveWorkspace(number=next_number(archive))
+        step = ArchiveWorkspace(number=next_number(archive), base=source(archive) if archive else None)
         _volume_step(this_pass, workspace, step, "no pod uses the workspace, and it is not saved yet")
     elif this_pass.now < archive.committed_at + this_pass.limits.archive_grace:
         left = archive.committed_at + this_pass.limits.archive_grace - this_pass.now

@@ -73,6 +73,8 @@ STEPS: dict[Condition, Callable[[PodView, Limits], PodStep]] = {
     Condition.NEEDS_RESTORE: lambda pod, _limits: _restore(pod),
     Condition.NEEDS_START: _start,
     Condition.NEEDS_STOP: lambda _pod, _limits: StopPod(),
-    Condition.NEEDS_ARCHIVE: lambda pod, _limits: ArchivePod(number=next_number(pod.archive)),
+    Condition.NEEDS_ARCHIVE: lambda pod, _limits: ArchivePod(
+        number=next_number(pod.archive), base=source(pod.archive) if pod.archive else None
+    ),
     Condition.NEEDS_REMOVAL: lambda pod, _limits: _remove(pod),
 }

@@ -84,10 +84,11 @@ class RestoreWorkspace(Wire):
 
 
 class ArchiveWorkspace(Wire):
-    """Save the workspace volume, which no pod uses now. Keeps the volume."""
+    """Save the workspace volume, which no pod uses now. Keeps the volume. `base` as in ArchivePod."""
 
     verb: Literal["archive_workspace"] = "archive_workspace"
     number: int
+    base: ArchiveSource | None = None
 
 
 class RemoveWorkspace(Wire):
@@ -127,10 +128,15 @@ class StopPod(Wire):
 
 
 class ArchivePod(Wire):
-    """Save a stopped container's changes. Keeps the container."""
+    """Save a stopped container's changes. Keeps the container.
+
+    `base` is the archive that the database holds of the pod now: what did not change since then may stay in
+    it. It is alive as long as this action is open.
+    """
 
     verb: Literal["archive_pod"] = "archive_pod"
     number: int
+    base: ArchiveSource | None = None
 
 
 class RemovePod(Wire):

@@ -1,11 +1,13 @@
 """From a tree on disk to one blob in the store: tar, zstd and SHA-256 in one pass of bounded memory."""
 
 import hashlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
 
+from node_agent.archive.ahead import ahead
 from node_agent.archive.errors import ArchiveCorrupt, CaptureFailed, SourceChanged
 from node_agent.archive.fingerprint import TreeScan
 from node_agent.archive.manifest import NOTICE_LENGTH_MAX, NOTICES_MAX, BlobRef, Manifest
@@ -36,27 +38,48 @@ class Captured:
 
 
 def capture_tree(
-    source_dir: Path, writer: BlobWriter, *, estimate_bytes: int = 0, progress: Progress = unwatched
+    source_dir: Path,
+    writer: BlobWriter,
+    *,
+    members: Path | None = None,
+    estimate_bytes: int = 0,
+    progress: Progress = unwatched,
 ) -> Captured:
-    """Stream the tree through the writer and commit it. Follows no link.
+    """Stream the tree, or the `members` that a file lists, through the writer and commit it. Follows no link.
 
     Sockets are left out (`notices_of` names them). Raises CaptureFailed when tar did not read everything,
     StoreError when the store did not take everything; in both cases nothing becomes visible.
     """
-    stream = zstandard.ZstdCompressor(compression_params=_ZSTD).chunker(chunk_size=CHUNK_BYTES)
-    tar_bytes = 0
-    with writer, TarProcess(create_argv(source_dir), extracts=False) as tar:
-        for chunk in tar.read_chunks():
-            for compressed in stream.compress(chunk):
-                writer.write(compressed)
-            tar_bytes += len(chunk)
-            progress(tar_bytes, max(tar_bytes, estimate_bytes))
+    with writer, TarProcess(create_argv(source_dir, members), extracts=False) as tar:
+        tar_bytes = write_zipped(tar.read_chunks(), writer, estimate_bytes, progress)
         warnings = _finish(tar, source_dir)
-        for compressed in stream.finish():  # type: ignore[no-untyped-call]
-            writer.write(compressed)
         stored = writer.commit()
     blob = BlobRef(key=stored.key, size_bytes=stored.size_bytes, sha256=stored.sha256, tar_bytes=tar_bytes)
     return Captured(blob=blob, warnings=warnings)
+
+
+def write_zipped(
+    chunks: Iterator[bytes], writer: BlobWriter, estimate_bytes: int = 0, progress: Progress = unwatched
+) -> int:
+    """Compress into the writer, in one zstd frame; the caller commits. Returns the size uncompressed."""
+    done_bytes = 0
+    with ahead(_zipped(chunks)) as pieces:
+        for done_bytes, piece in pieces:
+            writer.write(piece)
+            progress(done_bytes, max(done_bytes, estimate_bytes))
+    return done_bytes
+
+
+def _zipped(chunks: Iterator[bytes]) -> Generator[tuple[int, bytes], None, None]:
+    """Compressed pieces, each with how much has been read by then."""
+    stream = zstandard.ZstdCompressor(compression_params=_ZSTD).chunker(chunk_size=CHUNK_BYTES)
+    read_bytes = 0
+    for chunk in chunks:
+        read_bytes += len(chunk)
+        for piece in stream.compress(chunk):
+            yield read_bytes, piece
+    for piece in stream.finish():  # type: ignore[no-untyped-call]
+        yield read_bytes, piece
 
 
 def notices_of(scan: TreeScan, warnings: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -3,28 +3,44 @@
 Stopping the pod comes before, the database's compare-and-set after; both are the callers'.
 """
 
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
+
+import structlog
 
 from node_agent.archive import manifest as manifests
-from node_agent.archive.capture import Captured, capture_tree, notices_of, verify_blob
-from node_agent.archive.errors import ArchiveConflict, ArchiveCorrupt, SourceChanged
+from node_agent.archive.capture import notices_of
+from node_agent.archive.errors import ArchiveConflict, ArchiveCorrupt, ArchiveError, SourceChanged
 from node_agent.archive.fingerprint import TreeScan, scan_tree
+from node_agent.archive.incremental import Base, Increment, doubted, plan_increment, remember_saved
 from node_agent.archive.manifest import MANIFEST_BYTES_MAX, NOTICES_MAX, Manifest, Method
+from node_agent.archive.memory import Memory
 from node_agent.archive.progress import Progress, unwatched
+from node_agent.archive.records import RACY_NS, recorder, writing
+from node_agent.archive.upload import Upload, Uploaded
 from node_agent.store import Store, StoreConflict, StoreNotFound
 from state.model import TargetKind
 
-TREE_BLOB_NAME = "tree.tar.zst"
+# The key of the tree's own fingerprint among a manifest's.
+TREE = "tree"
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRequest:
     """What to archive, and under which name. No two runs with different sources share epoch and attempt.
 
-    `fingerprint` says which source this is (container id and times, or the tree's own fingerprint);
+    `fingerprint` says which source this is: container id and times. Empty: the tree's own, under `tree`.
     `notices` are of what was lost before the tree lay in a directory.
     """
 
@@ -51,6 +67,16 @@ class ArchiveResult:
     manifest: Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class NodeMemory:
+    """What makes an archive incremental: the node's memory, and the key and digest of the manifest that the
+    database names for the target now. Without a base the archive is a full one, and is remembered."""
+
+    memory: Memory
+    base_key: str | None = None
+    base_digest: str | None = None
+
+
 def unconditionally() -> None:
     """For callers with nothing to check before the commit."""
 
@@ -60,10 +86,11 @@ def write_archive(
     request: ArchiveRequest,
     source_dir: Path,
     *,
+    node: NodeMemory | None = None,
     progress: Progress = unwatched,
     before_commit: Callable[[], None] = unconditionally,
 ) -> ArchiveResult:
-    """Blob to a key of this attempt, read back, manifest last. "Already so" is success.
+    """Blobs to keys of this attempt, read back, manifest last. "Already so" is success.
 
     `before_commit` is called right before the manifest is written, and may raise: then nothing is committed.
 
@@ -71,16 +98,47 @@ def write_archive(
     when the tree could not be read as one, ArchiveCorrupt when the store gave back other bytes, StoreError.
     After any of them the source is the only copy: keep it.
     """
-    earlier = _committed(store, request)
+    memory, fingerprint = node.memory if node else None, dict(request.fingerprint)
+    earlier = _committed(store, request, fingerprint) if fingerprint else None
     if earlier:
         return earlier
-    before = scan_tree(source_dir)
-    captured = _capture(store, request, source_dir, before, progress)
-    if scan_tree(source_dir).fingerprint != before.fingerprint:
-        raise SourceChanged(f"{source_dir} changed while it was archived: something still writes to it")
-    verify_blob(store, captured.blob)
-    before_commit()
-    return _commit(store, request, _manifest_of(request, before, captured))
+    with memory.drafts() if memory else nullcontext() as folder:
+        before, scanned = _scan(source_dir, folder)
+        if not fingerprint:
+            fingerprint = {TREE: before.fingerprint}
+            earlier = _committed(store, request, fingerprint)
+        if earlier:
+            return earlier
+        increment = _increment(store, request, source_dir, node, scanned)
+        upload = Upload(
+            store=store,
+            kind=request.kind,
+            target_id=request.target_id,
+            epoch=request.epoch,
+            attempt=request.attempt,
+            source_dir=source_dir,
+            scan=before,
+            increment=increment,
+            memory=memory,
+            progress=progress,
+        )
+        uploaded = upload.run()
+        after, _ = both(lambda: scan_tree(source_dir), lambda: upload.verify(uploaded))
+        if after.fingerprint != before.fingerprint:
+            raise SourceChanged(f"{source_dir} changed while it was archived: something still writes to it")
+        before_commit()
+        result = _commit(store, request, _manifest_of(request, fingerprint, before, uploaded))
+        if memory and scanned:
+            records = increment.plan.records if increment else scanned
+            remember_saved(memory, result.manifest, result.manifest_digest, source_dir, records)
+        return result
+
+
+def both(one: Callable[[], T], other: Callable[[], U]) -> tuple[T, U]:
+    """Do both at once. Raises what the first raises, else what the other does."""
+    with ThreadPoolExecutor(1) as pool:
+        doing = pool.submit(other)
+        return one(), doing.result()
 
 
 def check_archive(store: Store, manifest_key: str, manifest_digest: str) -> Manifest:
@@ -109,15 +167,15 @@ def read_manifest(store: Store, manifest_key: str, manifest_digest: str) -> Mani
     return manifests.parse(data)
 
 
-def _committed(store: Store, request: ArchiveRequest) -> ArchiveResult | None:
-    """What an earlier run of this attempt has committed, so that its blob is never written over."""
+def _committed(store: Store, request: ArchiveRequest, fingerprint: dict[str, str]) -> ArchiveResult | None:
+    """What an earlier run of this attempt has committed, so that its blobs are never written over."""
     key = _manifest_key(request)
     try:
         data = store.get(key, MANIFEST_BYTES_MAX)
     except StoreNotFound:
         return None
     manifest = manifests.parse(data)
-    if manifest.fingerprint != dict(request.fingerprint) or manifest.image_id != request.image_id:
+    if manifest.fingerprint != fingerprint or manifest.image_id != request.image_id:
         raise ArchiveConflict(
             f"{key} is already committed and is of another source; this attempt may not be reused"
         )
@@ -126,15 +184,43 @@ def _committed(store: Store, request: ArchiveRequest) -> ArchiveResult | None:
     return ArchiveResult(key, digest, manifest)
 
 
-def _capture(
-    store: Store, request: ArchiveRequest, source_dir: Path, scan: TreeScan, progress: Progress
-) -> Captured:
-    key = manifests.blob_key(request.kind, request.target_id, request.epoch, request.attempt, TREE_BLOB_NAME)
-    writer = store.open_writer(key)
-    return capture_tree(source_dir, writer, estimate_bytes=scan.data_bytes, progress=progress)
+def _scan(source_dir: Path, folder: Path | None) -> tuple[TreeScan, Path | None]:
+    """The tree, and the file that records it; without one if there is no place for it."""
+    if folder is None:
+        return scan_tree(source_dir), None
+    scanned, scan = folder / "scanned", None
+    with doubted("record"):
+        with writing(scanned) as writer:
+            scan = scan_tree(source_dir, recorder(writer, time.time_ns() - RACY_NS))
+        return scan, scanned
+    return scan or scan_tree(source_dir), None
 
 
-def _manifest_of(request: ArchiveRequest, scan: TreeScan, captured: Captured) -> Manifest:
+def _increment(
+    store: Store, request: ArchiveRequest, source_dir: Path, node: NodeMemory | None, scanned: Path | None
+) -> Increment | None:
+    """What can stay where it is; None for a full archive. A broken base is told, and not built on."""
+    if node is None or scanned is None or node.base_key is None or node.base_digest is None:
+        return None
+    try:
+        base = Base(node.base_digest, check_archive(store, node.base_key, node.base_digest))
+        if not _fits(base.manifest, request):
+            return None
+        return plan_increment(store, node.memory, base, source_dir, scanned, scanned.parent)
+    except ArchiveError as error:
+        log.warning("archive.base_broken", base=node.base_key, why=str(error), consequence="a full archive")
+        return None
+
+
+def _fits(base: Manifest, request: ArchiveRequest) -> bool:
+    """The same target, saved in the same way, on the same image."""
+    mine = (request.kind, request.target_id, request.method, request.image_id)
+    return (base.kind, base.target_id, base.method, base.image_id) == mine
+
+
+def _manifest_of(
+    request: ArchiveRequest, fingerprint: dict[str, str], scan: TreeScan, uploaded: Uploaded
+) -> Manifest:
     return Manifest(
         kind=request.kind,
         target_id=request.target_id,
@@ -143,13 +229,14 @@ def _manifest_of(request: ArchiveRequest, scan: TreeScan, captured: Captured) ->
         attempt=request.attempt,
         number=request.number,
         created_at=request.created_at,
-        fingerprint=dict(request.fingerprint),
+        fingerprint=fingerprint,
         image_id=request.image_id,
         image_ref=request.image_ref,
         method=request.method,
-        blobs=(captured.blob,),
+        blobs=uploaded.blobs,
         entries=scan.entries,
-        notices=(*request.notices, *notices_of(scan, captured.warnings))[:NOTICES_MAX],
+        tree=scan.fingerprint,
+        notices=(*request.notices, *notices_of(scan, uploaded.warnings))[:NOTICES_MAX],
     )
 
 

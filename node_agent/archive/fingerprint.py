@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from node_agent.archive.errors import CaptureFailed, SourceChanged
 from node_agent.archive.inode_flags import FlagReader
@@ -35,6 +35,13 @@ class TreeScan:
     split_link_count: int
     held_fast: tuple[str, ...] = ()
     held_fast_count: int = 0
+
+
+class Recorder(Protocol):
+    """Takes down each entry of a scan."""
+
+    def __call__(self, path: bytes, seen: os.stat_result, identity: bytes) -> None:
+        """`identity` changes whenever anything of the entry does, on this node."""
 
 
 class _Seen(NamedTuple):
@@ -71,15 +78,20 @@ class _Tally:
             _keep_name(self.split_links, entry.path)
 
 
-def scan_tree(root: Path) -> TreeScan:
-    """Walk the tree once, without following links. Raises CaptureFailed where it cannot be read."""
+def scan_tree(root: Path, record: Recorder | None = None) -> TreeScan:
+    """Walk the tree once, without following links. Raises CaptureFailed where it cannot be read.
+
+    `record` is given what an archive keeps, in the order of `_walk`.
+    """
     running = hashlib.sha256()
     tally = _Tally()
     try:
         for entry in _walk(os.fsencode(root)):
-            running.update(b"%d:%s" % (len(entry.path), entry.path))
-            running.update(_stat_bytes(entry.stat))
+            identity = _stat_bytes(entry.stat)
+            running.update(b"%d:%s%s" % (len(entry.path), entry.path, identity))
             tally.count(entry)
+            if record and not stat.S_ISSOCK(entry.stat.st_mode):
+                record(entry.path, entry.stat, identity)
     except FileNotFoundError as error:
         raise SourceChanged(f"{error.filename!r} went away while the tree was scanned") from error
     except OSError as error:

@@ -1,36 +1,91 @@
-"""From a blob in the store to a tree on disk: fetched, checked and unpacked in one pass of bounded memory."""
+"""From an archive in the store to a tree on disk: fetched, checked and unpacked in one bounded pass."""
 
-import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
-import zstandard
-
+from node_agent.archive.ahead import ahead
 from node_agent.archive.confinement import TREE, confined_argv
-from node_agent.archive.errors import RestoreCorrupt, RestoreDiskFull, RestoreFailed
+from node_agent.archive.errors import ArchiveCorrupt, RestoreCorrupt, RestoreDiskFull, RestoreFailed
+from node_agent.archive.layer_stream import Names, tree_tar, unpacked
 from node_agent.archive.manifest import BlobRef, Manifest
 from node_agent.archive.progress import Progress, unwatched
 from node_agent.archive.tar_process import TarProcess, extract_argv
-from node_agent.store import CHUNK_BYTES, Store, StoreNotFound
+from node_agent.store import Store
 
-# Enough for zstd's --long=27; a frame that asks for more is refused instead of given the memory.
-WINDOW_BYTES_MAX = 1 << 27
 # tar's words when a file system is full; the last one when some of a write still fitted.
 _FULL_DISK = ("No space left on device", "Disk quota exceeded", "Wrote only")
 
 
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Which layer of its archive each path of a restored tree has come from; most from the largest."""
+
+    largest: int
+    others: dict[int, set[bytes]]
+
+    def layer_of(self, path: bytes) -> int:
+        """`path` as in the index. A look at each of the smaller layers."""
+        return next((layer for layer, paths in self.others.items() if path in paths), self.largest)
+
+
+def no_matter(origins: Origins) -> None:
+    """For callers that do not want to know where paths came from."""
+
+
 def restore_archive(
-    store: Store, manifest: Manifest, target_dir: Path, *, progress: Progress = unwatched
+    store: Store,
+    manifest: Manifest,
+    target_dir: Path,
+    *,
+    meanwhile: Callable[[Origins], None] = no_matter,
+    progress: Progress = unwatched,
 ) -> None:
-    """Unpack all blobs of an archive, in order, and have them on the disk. See `restore_tree`."""
-    total_bytes = sum(blob.tar_bytes for blob in manifest.layers)
-    done_bytes = 0
-    for blob in manifest.layers:
-        restore_tree(store, blob, target_dir, progress=_as_part(progress, done_bytes, total_bytes))
-        done_bytes += blob.tar_bytes
-    _sync(target_dir)
+    """Unpack an archive into an existing directory, and have it on the disk; see `_unpack`.
+
+    `meanwhile` is called when all is unpacked, while it is synced.
+    """
+    layers = manifest.layers
+    largest = max(range(len(layers)), key=lambda number: layers[number].tar_bytes)
+    names: Names = {number: set() for number in range(len(layers)) if number != largest}
+    total_bytes = sum(layer.tar_bytes for layer in layers)
+    _unpack(tree_tar(store, manifest, names), target_dir, total_bytes, progress)
+    with ThreadPoolExecutor(1) as pool:
+        syncing = pool.submit(_sync, target_dir)
+        meanwhile(Origins(largest, names))
+        syncing.result()
+
+
+def restore_tree(store: Store, blob: BlobRef, target_dir: Path, *, progress: Progress = unwatched) -> None:
+    """Unpack one layer alone, dead members too; see `_unpack`."""
+    _unpack(unpacked(store, blob), target_dir, blob.tar_bytes, progress)
+
+
+def _unpack(
+    tree: Generator[bytes, None, None], target_dir: Path, total_bytes: int, progress: Progress
+) -> None:
+    """Nothing outside of the directory can be written. Only a return says that the tree is whole.
+
+    On RestoreCorrupt (the archive is not what was archived), RestoreFailed (this node could not) and
+    StoreError, the caller discards the directory.
+    """
+    argv = confined_argv(target_dir.absolute(), extract_argv(TREE))
+    try:
+        with TarProcess(argv, extracts=True) as tar, ahead(tree) as chunks:
+            done_bytes, taken = 0, True
+            for data in chunks:
+                taken = tar.feed(data)
+                if not taken:
+                    break
+                done_bytes += len(data)
+                progress(done_bytes, max(done_bytes, total_bytes))
+            code, messages = tar.finish()
+    except ArchiveCorrupt as error:
+        raise RestoreCorrupt(str(error)) from error
+    if code != 0 or messages or not taken:
+        raise _failure(target_dir, code, messages)
 
 
 def _sync(target_dir: Path) -> None:
@@ -40,95 +95,6 @@ def _sync(target_dir: Path) -> None:
     )
     if result.returncode != 0:
         raise RestoreFailed(f"could not sync {target_dir}: {result.stderr.strip()}")
-
-
-def restore_tree(store: Store, blob: BlobRef, target_dir: Path, *, progress: Progress = unwatched) -> None:
-    """Unpack one blob into an existing directory; nothing outside of it can be written.
-
-    Only a return says that the tree is whole. On RestoreCorrupt (the blob is not what was archived),
-    RestoreFailed (this node could not) and StoreError, the caller discards the directory.
-    """
-    argv = confined_argv(target_dir.absolute(), extract_argv(TREE))
-    with TarProcess(argv, extracts=True) as tar:
-        done_bytes = 0
-        for data in _checked(store, blob):
-            if not tar.feed(data):
-                break
-            done_bytes += len(data)
-            progress(done_bytes, blob.tar_bytes)
-        code, messages = tar.finish()
-    if code != 0 or messages or done_bytes != blob.tar_bytes:
-        raise _failure(target_dir, code, messages)
-
-
-def _as_part(progress: Progress, before_bytes: int, total_bytes: int) -> Progress:
-    def report(done_bytes: int, _blob_bytes: int) -> None:
-        progress(before_bytes + done_bytes, total_bytes)
-
-    return report
-
-
-class _Fetched:
-    """A file of the blob's bytes for the decompressor, which are counted and hashed as they pass."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._running = hashlib.sha256()
-        self.size_bytes = 0
-
-    def read(self, _size: int = -1) -> bytes:
-        chunk = next(self._chunks, b"")
-        self._running.update(chunk)
-        self.size_bytes += len(chunk)
-        return chunk
-
-    def sha256(self) -> str:
-        return self._running.hexdigest()
-
-
-def _checked(store: Store, blob: BlobRef) -> Iterator[bytes]:
-    """The tar inside the blob. Ends only if every byte was as the manifest says; else RestoreCorrupt."""
-    try:
-        with store.open_reader(blob.key) as chunks:
-            fetched = _Fetched(chunks)
-            yield from _unzipped(fetched, blob)
-            _check_whole(fetched, blob)
-    except StoreNotFound as error:
-        raise RestoreCorrupt(f"blob {blob.key} is not in the store") from error
-
-
-def _unzipped(fetched: _Fetched, blob: BlobRef) -> Iterator[bytes]:
-    # The stubs ask for a whole file, the decompressor for `read` alone.
-    source = cast("IO[bytes]", fetched)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
-    reader = decompressor.stream_reader(source, read_size=CHUNK_BYTES)
-    tar_bytes = 0
-    while data := _read(reader, blob):
-        tar_bytes += len(data)
-        if tar_bytes > blob.tar_bytes:
-            break
-        yield data
-    if tar_bytes != blob.tar_bytes:
-        raise RestoreCorrupt(
-            f"blob {blob.key} unpacks to another size than the {blob.tar_bytes} bytes it had"
-        )
-
-
-def _read(reader: zstandard.ZstdDecompressionReader, blob: BlobRef) -> bytes:
-    try:
-        return reader.read(CHUNK_BYTES)
-    except zstandard.ZstdError as error:
-        raise RestoreCorrupt(f"blob {blob.key} cannot be decompressed: {error}") from error
-
-
-def _check_whole(fetched: _Fetched, blob: BlobRef) -> None:
-    while fetched.size_bytes <= blob.size_bytes and fetched.read():
-        continue
-    if fetched.size_bytes != blob.size_bytes or fetched.sha256() != blob.sha256:
-        raise RestoreCorrupt(
-            f"blob {blob.key} has {fetched.size_bytes} bytes with SHA-256 {fetched.sha256()}; "
-            f"the manifest says {blob.size_bytes} bytes with {blob.sha256}"
-        )
 
 
 def _failure(target_dir: Path, code: int, messages: tuple[str, ...]) -> RestoreFailed:

@@ -29,8 +29,10 @@ _CREATE = (
     "--xattrs-exclude=security.ima",
     "--xattrs-exclude=security.evm",
 )
+# A chain's layers follow one another: folders get their times when all that is in them is there.
 _EXTRACT = (
     "--extract",
+    "--delay-directory-restore",
     "--numeric-owner",
     "--same-owner",
     "--preserve-permissions",
@@ -46,9 +48,11 @@ _MESSAGES_MAX = 20
 _MESSAGE_BYTES_MAX = 500
 
 
-def create_argv(source_dir: Path) -> list[str]:
-    """Write the tree to standard output, with names relative to it."""
-    return ["tar", *_CREATE, "--file=-", f"--directory={source_dir}", "."]
+def create_argv(source_dir: Path, members: Path | None = None) -> list[str]:
+    """Write the tree to standard output, with names relative to it; or those of its members alone that a
+    file lists, each ended by a zero byte, in the same form as tar writes them."""
+    listed = ["--no-recursion", "--null", "--verbatim-files-from", f"--files-from={members}"]
+    return ["tar", *_CREATE, "--file=-", f"--directory={source_dir}", *(listed if members else ["."])]
 
 
 def extract_argv(target_dir: Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from node_agent import agent, archives, perform, results, survey
-from node_agent.archive import commit
+from node_agent.archive import commit, upload
 from reconciler import tick
 from tests.sim.host import SimTime
 from tests.sim.trees import Trees
@@ -35,7 +35,8 @@ def installed(time: SimTime, trees: Trees) -> Iterator[None]:
         (archives, "tree_fingerprint", trees.fingerprint),
         (archives, "restore_archive", trees.restore),
         (commit, "scan_tree", trees.scan),
-        (commit, "capture_tree", trees.capture),
+        (commit, "both", lambda one, other: (one(), other())),
+        (upload, "capture_tree", trees.capture),
         (tick, "claim_due", lambda db, limit, again: db.claim_due(limit, again)),
         (tick, "read_world", lambda db, ids, since: db.read_world(ids, since)),
         (tick, "record", lambda db, plan, lead, now, ids: db.record(plan, lead, now, ids)),
