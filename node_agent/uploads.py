@@ -61,18 +61,16 @@ class UploadJournal:
         with self._lock:
             self._claimed.discard(family)
 
-    def older_than(self, before: datetime) -> tuple[BegunWrite, ...]:
-        """Writes that were begun before then, and that no writer works on now."""
+    def forget_older(self, before: datetime) -> None:
+        """Forget writes that were begun before then and that nobody works on. Raises OSError."""
         if self._folder is None or not self._folder.is_dir():
-            return ()
-        found = [self._read(path) for path in sorted(self._folder.glob("*.json"))]
+            return
         with self._lock:
             claimed = set(self._claimed)
-        return tuple(
-            begun
-            for begun in found
-            if begun and begun.begun_at < before and family_of(begun.key) not in claimed
-        )
+        for path in self._folder.glob("*.json"):
+            begun = self._read(path)
+            if begun is not None and begun.begun_at < before and family_of(begun.key) not in claimed:
+                path.unlink(missing_ok=True)
 
     def remember(self, key: str, token: str) -> None:
         """Keep a write that has just begun. Durable on return; raises OSError."""
