@@ -1,0 +1,41 @@
+"""Where the front door keeps what must not outlive the machine's uptime, or reach a disk: in memory."""
+
+import hashlib
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from compose.problems import ProblemError
+
+# Only root may make something in the first; where it is no tmpfs (in containers), or we are not root, the second.
+CANDIDATES = (Path("/run"), Path("/dev/shm"))  # noqa: S108  the directory in it is ours alone: see `claim`
+_MOUNTS = Path("/proc/mounts")
+
+
+def runtime_directory(home: Path, candidates: tuple[Path, ...] = CANDIDATES) -> Path:
+    """The directory of the installation in `home`: one name for each home. Raises `ProblemError`."""
+    name = f"codepods-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
+    for candidate in candidates:
+        if _is_in_memory(candidate) and os.access(candidate, os.W_OK):
+            return candidate / name
+    raise ProblemError(
+        f"None of {', '.join(map(str, candidates))} is a tmpfs that can be written: the front door keeps the "
+        "secrets of open sessions there, off the disk. Mount one: mount -t tmpfs tmpfs /dev/shm"
+    )
+
+
+def _is_in_memory(directory: Path) -> bool:
+    mounts = [line.split()[:3] for line in _MOUNTS.read_text().splitlines()]
+    return any(kind == "tmpfs" and point == str(directory) for _, point, kind in mounts)
+
+
+def claim(directory: Path, worker_user: str | None) -> None:
+    """Make it, for us and the workers alone. Raises `ProblemError` when somebody else was there first."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise ProblemError(f"{directory} is not ours. Look at what it is, and remove it.")
+    if worker_user is not None:
+        os.chown(directory, -1, pwd.getpwnam(worker_user).pw_gid)
+    directory.chmod(0o700 if worker_user is None else 0o750)
