@@ -117,7 +117,7 @@ class Front:
         return workers[-1] if workers else self.process.pid
 
     def cpu_s(self) -> float:
-        """Processor time of the worker with its threads, in seconds, from schedstat: in ns, where stat has ticks."""
+        """Processor time of the worker with its threads, in seconds; schedstat counts ns, stat only ticks."""
         tasks = Path(f"/proc/{self.worker}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 

@@ -13,8 +13,8 @@ import socket
 import sys
 from pathlib import Path
 
-# A client that does not acknowledge what was sent to it is given up after this. TCP alone tries for 15 minutes
-# (tcp_retries2), and its keepalive probes wait as long as anything is unacknowledged. tcp(7), TCP_USER_TIMEOUT.
+# A client that does not acknowledge what was sent to it is given up after this: tcp(7), TCP_USER_TIMEOUT. TCP
+# alone tries for 15 minutes (tcp_retries2), and keepalive does not probe while anything is unacknowledged.
 UNACKNOWLEDGED_MS_MAX = 25_000
 # nginx's own default; it sets it anew.
 BACKLOG = 511
@@ -62,7 +62,7 @@ def main() -> None:
     for listener in listeners:
         listener.set_inheritable(True)
     environment = {**os.environ, "NGINX": "".join(f"{listener.fileno()};" for listener in listeners)}
-    os.execvpe(asked.command[0], asked.command, environment)
+    os.execvpe(asked.command[0], asked.command, environment)  # noqa: S606  no shell is wanted
 
 
 if __name__ == "__main__":

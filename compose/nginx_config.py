@@ -95,9 +95,10 @@ class NginxInstall:
 class NginxSettings:
     """All that the configuration depends on. Raises `NginxConfigError` for values nginx could misread.
 
-    `prefix` is nginx's own directory, `runtime` one in memory (`compose.runtime_directory`). Pods are reached below `https://public_host/pods/` if `path_shape`, and
-    as `https://<pod>.<pod_domain>/` if `pod_domain` is given. Upstreams outside `upstream_networks` (CIDR) or
-    `upstream_ports` (first, last) are refused whatever a token says. `worker_user`: when root starts it.
+    `prefix` is nginx's own directory, `runtime` one in memory (`compose.runtime_directory`). Pods are reached
+    below `https://public_host/pods/` if `path_shape`, and as `https://<pod>.<pod_domain>/` if `pod_domain` is
+    given. Upstreams outside `upstream_networks` (CIDR) or `upstream_ports` (first, last) are refused whatever
+    a token says. `worker_user`: when root starts it.
     """
 
     prefix: Path
@@ -120,8 +121,8 @@ class NginxSettings:
     worker_connections: int = 16_384
     # A working day and a bit: how long a browser stays admitted by one link.
     session_lifetime_s: int = 12 * 3600
-    # Balancers in front, as networks: what they say of the client's address is believed (X-Forwarded-For, or the
-    # PROXY protocol, which then is asked of whoever connects). Without `tls` they do the TLS.
+    # Balancers in front, as networks: what they say of the client's address is believed (X-Forwarded-For, or
+    # the PROXY protocol, which then is asked of whoever connects). Without `tls` they do the TLS.
     trusted_peers: tuple[str, ...] = ()
     proxy_protocol: bool = False
     tls: bool = True

@@ -1,5 +1,6 @@
 """Where the front door keeps what must not outlive the machine's uptime, or reach a disk: in memory."""
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from compose.problems import ProblemError
 
-# Only root may make something in the first; where it is no tmpfs (in containers), or we are not root, the second.
+# Only root may make something in the first. The second where that is no tmpfs (containers), or for others.
 CANDIDATES = (Path("/run"), Path("/dev/shm"))  # noqa: S108  the directory in it is ours alone: see `claim`
 _MOUNTS = Path("/proc/mounts")
 
@@ -32,7 +33,8 @@ def _is_in_memory(directory: Path) -> bool:
 
 def claim(directory: Path, worker_user: str | None) -> None:
     """Make it, for us and the workers alone. Raises `ProblemError` when somebody else was there first."""
-    directory.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise ProblemError(f"{directory} is not ours. Look at what it is, and remove it.")

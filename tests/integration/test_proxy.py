@@ -1,11 +1,14 @@
 """The access path through a real nginx: opening, sockets, keys, and what is shown when a pod is not there."""
 
 import http.client
+import os
 import re
+import signal
 import socket
 import ssl
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -213,7 +216,7 @@ def assert_refused_in_time(front: Front, cookie: tuple[str, str]) -> None:
 
 
 def test_a_revoked_key_opens_nothing_more(front: Front) -> None:
-    """Taken out of the ring, all it sealed is refused: at once what is new, what was let in within seconds."""
+    """Taken out of the ring, all it sealed is refused: what is new at once, what was let in soon."""
     leaked = front.keyring.current
     cookie, used = front.cookie("pod-a"), front.cookie("pod-a")
     front.nginx.ask("/pods/pod-a/", [used])
@@ -311,6 +314,19 @@ def test_the_control_plane_is_served_under_its_paths_only(front: Front) -> None:
         answer = front.nginx.ask(path, PAGE)
         assert (answer.status, "nothing at this address" in answer.body) == (404, True)
     assert len(front.api.seen) == count
+
+
+def test_a_killed_nginx_starts_again() -> None:
+    """What it left behind, its socket's file too, is not in the way."""
+    with front_directory() as directory, front_door(directory) as front:
+        master = front.nginx.process
+        children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text().split()
+        for pid in (master.pid, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        master.wait()
+        (front.nginx.settings.prefix / "nginx.pid").unlink()
+        with running_nginx(front.nginx.settings) as front.nginx:
+            assert front.nginx.ask("/pods/pod-a/", [front.cookie("pod-a")]).status == 200
 
 
 def test_an_open_pod_does_not_need_the_control_plane() -> None:

@@ -83,7 +83,7 @@ def test_a_cookie_that_is_not_good_is_refused(front: Front, name: str) -> None:
     assert front.reached() == 0
 
 
-# Asked just after the gate has let in a good cookie of pod-a, whose answer nginx keeps: (path, Cookie, more headers)
+# Asked just after a good cookie of pod-a was let in, which nginx keeps: (path, Cookie, more headers)
 POISONED = {
     "another pod's path": lambda ours: ("/pods/pod-b/", ours, []),
     "another pod's name": lambda ours: ("/pods/pod-b/", ours.replace("pod-a", "pod-b"), []),

@@ -153,7 +153,7 @@ class RunningNginx:
         subprocess.run(command(self.install, self.settings, "-s", "reload"), check=True, capture_output=True)
 
     def access_log(self) -> str:
-        """Everything logged about requests that have ended. nginx writes in pieces, so up to a line of our own."""
+        """All that is logged of requests that have ended, up to one of our own: nginx writes in pieces."""
         last = f"/logged-{secrets.token_hex(8)}"
         self.ask(last)
         deadline = time.monotonic() + LOG_WAIT_S_MAX
