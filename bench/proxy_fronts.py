@@ -23,7 +23,7 @@ import httpx
 from api.access_token import AccessClaims, Keyring, seal
 from compose.layout import find_home
 from compose.nginx_config import TLS_CIPHERS, NginxSettings, find_nginx
-from compose.runtime_directory import runtime_directory
+from compose.runtime_directory import discard, runtime_directory
 from tests.support.nginx import WORKER_USER, free_port, running_nginx, self_signed
 
 # A pod's requests are limited to 200/s with a burst of 2,000: the load is spread, as that of a class is.
@@ -214,9 +214,12 @@ def ours(site: Site, name: str) -> Iterator[Front]:
         worker_connections=WORKER_CONNECTIONS,
         http2_directive=install.http2_directive,
     )
-    with running_nginx(settings) as nginx:
-        pin(nginx.process.pid, proxy=True)
-        yield Front(name, site, settings.https_port, nginx.process, keyring, keyring_file)
+    try:
+        with running_nginx(settings) as nginx:
+            pin(nginx.process.pid, proxy=True)
+            yield Front(name, site, settings.https_port, nginx.process, keyring, keyring_file)
+    finally:
+        discard(settings.prefix)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import pwd
+import shutil
 import stat
 from pathlib import Path
 
@@ -16,14 +17,24 @@ _MOUNTS = Path("/proc/mounts")
 
 def runtime_directory(home: Path, candidates: tuple[Path, ...] = CANDIDATES) -> Path:
     """The directory of the installation in `home`: one name for each home. Raises `ProblemError`."""
-    name = f"codepods-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
     for candidate in candidates:
         if _is_in_memory(candidate) and os.access(candidate, os.W_OK):
-            return candidate / name
+            return candidate / _name(home)
     raise ProblemError(
         f"None of {', '.join(map(str, candidates))} is a tmpfs that can be written: the front door keeps the "
         "secrets of open sessions there, off the disk. Mount one: mount -t tmpfs tmpfs /dev/shm"
     )
+
+
+def _name(home: Path) -> str:
+    return f"codepods-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
+
+
+def discard(home: Path, candidates: tuple[Path, ...] = CANDIDATES) -> None:
+    """Remove it, once nothing runs."""
+    for candidate in candidates:
+        if (candidate / _name(home)).exists():
+            shutil.rmtree(candidate / _name(home))
 
 
 def _is_in_memory(directory: Path) -> bool:

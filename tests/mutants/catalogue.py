@@ -95,7 +95,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "the gate lets everybody in",
         "LAW 17",
         "nginx_njs/nginx.conf.template",
-        "            auth_request /_codepods_gate;",
+        "            # Any answer but 2xx refuses, none too.\n            auth_request /_codepods_gate;",
         "",
         (_DEFENCE,),
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compose.problems import ProblemError
-from compose.runtime_directory import claim, runtime_directory
+from compose.runtime_directory import claim, discard, runtime_directory
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -33,6 +33,17 @@ def test_what_is_claimed_is_closed_to_others(tmp_path: Path) -> None:
         claim(tmp_path / "run", None)
         assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
         (tmp_path / "run").chmod(0o777)
+
+
+def test_nothing_of_it_stays(tmp_path: Path) -> None:
+    """What was kept there opens sessions."""
+    here = runtime_directory(tmp_path, (SHARED_MEMORY,))
+    claim(here, None)
+    (here / "gate").write_text("secret")
+
+    for _ in range(2):
+        discard(tmp_path)
+        assert not here.exists()
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "stranger"])
