@@ -3,7 +3,7 @@
 from api import views, wire
 from api.operation import Answer, Call
 from api.pods import read_pod
-from state import events
+from state import alarms, events
 from state.events import Event
 
 
@@ -37,7 +37,8 @@ async def explain_pod(call: Call[wire.NoQuery, None]) -> Answer:
     newest = await call.deps.run(
         events.list_events, call.deps.db, pod_id=call.target_id, limit=wire.EVENTS_EXPLAINED, newest=True
     )
-    return Answer(views.explanation(status, newest))
+    raised = await call.deps.run(alarms.open_alarms, call.deps.db, pod_id=call.target_id)
+    return Answer(views.explanation(status, newest, raised))
 
 
 def _page(found: list[Event], limit: int) -> wire.EventList:

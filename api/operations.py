@@ -3,7 +3,20 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from api import health, history, nodes, pods, ports, tokens, visits, wire, wire_ports, wire_visit
+from api import (
+    archives,
+    health,
+    history,
+    nodes,
+    pods,
+    ports,
+    tokens,
+    visits,
+    wire,
+    wire_archives,
+    wire_ports,
+    wire_visit,
+)
 from api.operation import Answer, AnyOperation, Call, Method, Operation
 from api.wire import NoQuery, Query, Reply, Request, Scope
 
@@ -177,6 +190,37 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         LOOK_AT_PODS,
         {200: wire.Explanation},
         "Why a pod is as it is, and what it waits for.",
+        query=NoQuery,
+        body=NO_BODY,
+    ),
+    operation(
+        "GET",
+        f"{POD}/archives",
+        archives.list_archives,
+        LOOK_AT_PODS,
+        {200: wire_archives.GenerationList},
+        "The archives of a pod and of its user's files that can be gone back to, newest first.",
+        query=NoQuery,
+        body=NO_BODY,
+    ),
+    operation(
+        "POST",
+        f"{POD}:restore",
+        archives.restore_pod_at,
+        HANDLE_PODS,
+        {202: wire.Pod},
+        "Go back to an earlier archive, after saving what is there now. Repeats safely.",
+        query=NoQuery,
+        body=wire_archives.RestoreAt,
+        codes=("pod_deleted", "archive_not_found", "archive_damaged", "restore_under_way"),
+    ),
+    operation(
+        "GET",
+        f"{PREFIX}/alarms",
+        archives.list_alarms,
+        LOOK,
+        {200: wire_archives.AlarmList},
+        "What somebody should look at, oldest first.",
         query=NoQuery,
         body=NO_BODY,
     ),

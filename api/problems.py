@@ -52,6 +52,17 @@ KINDS: Mapping[str, Kind] = {
         "The pod exists, and is made otherwise",
         "Leave out what differs to open it as it is, or give another name to make a second pod.",
     ),
+    "archive_not_found": Kind(
+        404, "There is no such archive", "List what there is with GET /api/v1/pods/{pod_id}/archives."
+    ),
+    "archive_damaged": Kind(
+        409,
+        "The archive is damaged",
+        "Go back to another; this one is kept and read again from time to time.",
+    ),
+    "restore_under_way": Kind(
+        409, "It is going back to another archive", "Wait until that is done, then ask again."
+    ),
     "node_alive": Kind(
         409,
         "The node is alive",

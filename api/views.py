@@ -5,6 +5,7 @@ from typing import Any
 
 from api import wire
 from api.links import Link
+from state.alarms import Alarm
 from state.events import Event
 from state.model import Failure
 from state.nodes import NodeStatus
@@ -128,11 +129,27 @@ def created_token(status: TokenStatus, plaintext: str) -> wire.CreatedToken:
     return wire.CreatedToken(**dict(token(status)), token=plaintext)
 
 
-def explanation(status: PodStatus, newest: Sequence[Event]) -> wire.Explanation:
+def explanation(status: PodStatus, newest: Sequence[Event], raised: Sequence[Alarm] = ()) -> wire.Explanation:
     """Why a pod is as it is."""
     shown = pod(status)
     return wire.Explanation(
-        pod=shown, waiting_for=waiting_for(shown), step=_step(status), events=[event(one) for one in newest]
+        pod=shown,
+        waiting_for=waiting_for(shown),
+        step=_step(status),
+        alarms=[alarm(one) for one in raised],
+        events=[event(one) for one in newest],
+    )
+
+
+def alarm(raised: Alarm) -> wire.Alarm:
+    """An alarm as the API shows it."""
+    return wire.Alarm(
+        kind=raised.kind,
+        subject=raised.subject,
+        pod_id=raised.pod_id,
+        workspace_id=raised.workspace_id,
+        message=raised.message,
+        raised_at=raised.raised_at,
     )
 
 

@@ -330,12 +330,24 @@ class OpenStep(Reply):
     progress: Progress | None
 
 
+class Alarm(Reply):
+    """Something that somebody should look at, until it is over."""
+
+    kind: str
+    subject: str
+    pod_id: str | None
+    workspace_id: str | None
+    message: str
+    raised_at: datetime
+
+
 class Explanation(Reply):
     """Why a pod is as it is, and what it waits for."""
 
     pod: Pod
     waiting_for: str = Field(description="In one sentence.")
     step: OpenStep | None
+    alarms: list[Alarm] = Field(default=[], description="What somebody should look at.")
     events: list[Event] = Field(description=f"The newest {EVENTS_EXPLAINED}, newest last.")
 
 

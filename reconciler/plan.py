@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from reconciler import failover
 from reconciler.classify import WANTED_VERBS, Facts, active_workspace_failure, classify, is_silent
 from reconciler.placement import choose_node, why_no_room, with_reserved
+from reconciler.restoring import in_words, pod_goes_back, put_aside, workspace_goes_back
 from reconciler.steps import STEPS, next_number, proof, source
 from state.model import (
     WITHDRAWING_VERBS,
@@ -27,6 +28,7 @@ from state.plan import (
     Abandon,
     Condition,
     Decision,
+    GoBack,
     Place,
     Plan,
     PlannedStep,
@@ -64,6 +66,7 @@ class _Pass:
     abandons: list[Abandon] = field(default_factory=list)
     steps: list[PlannedStep] = field(default_factory=list)
     take_backs: list[TakeBack] = field(default_factory=list)
+    go_backs: list[GoBack] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     workspace_decisions: list[WorkspaceDecision] = field(default_factory=list)
 
@@ -102,6 +105,7 @@ class _Pass:
             abandons=tuple(self.abandons),
             steps=tuple(self.steps),
             take_backs=tuple(self.take_backs),
+            go_backs=tuple(self.go_backs),
             decisions=tuple(self.decisions),
             workspace_decisions=tuple(self.workspace_decisions),
             breaker_open=self.breaker_open,
@@ -129,6 +133,7 @@ def _breaker_open(world: World, now: datetime, limits: Limits) -> bool:
 
 
 def _plan_workspace(this_pass: _Pass, workspace: WorkspaceView) -> None:
+    workspace = put_aside(workspace)
     node_id = workspace.placement.node_id if workspace.placement else ""
     silent = is_silent(
         this_pass.nodes.get(node_id), this_pass.world.leading_since, this_pass.now, this_pass.limits
@@ -145,6 +150,8 @@ def _plan_workspace(this_pass: _Pass, workspace: WorkspaceView) -> None:
     placed = workspace.placement is not None or _place(this_pass, workspace, all_facts)
     if workspace.placement is not None and not silent and engine_error is None:
         _plan_volume(this_pass, workspace, all_facts)
+    if (line := workspace_goes_back(workspace)) is not None:
+        this_pass.go_backs.append(line)
     for facts in all_facts:
         this_pass.decisions.append(_plan_pod(this_pass, facts, placed))
 
@@ -188,6 +195,7 @@ def _plan_volume(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Fac
     Where a container is, its volume is too: a report that misses it must not bring back an older one.
     """
     needed = any(facts.must_exist or facts.state is not Observed.ABSENT for facts in all_facts)
+    needed = needed or any(facts.pod.restoration for facts in all_facts)  # it comes back in a moment
     if workspace.open_action is not None:
         _take_back_volume_step(this_pass, workspace, needed)
     elif any(facts.must_exist for facts in all_facts):
@@ -218,10 +226,13 @@ def _put_volume_away(this_pass: _Pass, workspace: WorkspaceView) -> None:
     if observed is None or observed.state is WorkspaceObserved.ABSENT:
         reason = "nothing of this user is left on the node"
         this_pass.releases.append(Release(workspace.id, placement.node_id, placement.epoch, reason))
+        if workspace.restoration:
+            _look_again(this_pass, workspace, reason, TURN_RETRY)
     elif observed.state is not WorkspaceObserved.PRESENT or observed.fingerprint is None:
         _look_again(this_pass, workspace, f"the workspace is {observed.state}", TRANSIT_RETRY)
     elif archive is None or archive.fingerprint != observed.fingerprint:
-        step = ArchiveWorkspace(number=next_number(archive), base=source(archive) if archive else None)
+        number = next_number(archive, workspace.archives_made)
+        step = ArchiveWorkspace(number=number, base=source(archive) if archive else None)
         _volume_step(this_pass, workspace, step, "no pod uses the workspace, and it is not saved yet")
     elif this_pass.now < archive.committed_at + this_pass.limits.archive_grace:
         left = archive.committed_at + this_pass.limits.archive_grace - this_pass.now
@@ -275,6 +286,9 @@ def _plan_pod(this_pass: _Pass, facts: Facts, placed: bool) -> Decision:
         condition, reason = _workspace_outcome(this_pass, facts)
     elif condition in STEPS:
         condition, reason = _pod_step(this_pass, facts, condition, reason)
+    if (line := pod_goes_back(facts)) is not None:
+        this_pass.go_backs.append(line)
+    condition, reason = in_words(facts, condition, reason)
     pod = facts.pod
     wake_at = _wake_at(this_pass, facts, condition)
     return Decision(pod.id, facts.workspace.id, pod.generation, condition, reason, wake_at)
@@ -330,6 +344,7 @@ _FIXED_RETRIES: dict[Condition, timedelta] = {
     Condition.WAITING_FOR_TURN: TURN_RETRY,
     Condition.WAITING_FOR_CAPACITY: CAPACITY_RETRY,
     Condition.IN_TRANSIT: TRANSIT_RETRY,
+    Condition.GOING_BACK: TRANSIT_RETRY,
     Condition.NODE_SILENT: SILENT_RETRY,
     Condition.ENGINE_AWAY: SILENT_RETRY,
     Condition.WITHHELD: SILENT_RETRY,

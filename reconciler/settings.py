@@ -71,6 +71,15 @@ class Settings(BaseSettings):
     healthy_after: float = _seconds(
         _DEFAULTS.healthy_after, "How long a pod must have run before its exit is not taken for a crash loop."
     )
+    archives_kept: int = _count(
+        default=_DEFAULTS.archives_kept, description="Newest archives of a pod or workspace that are kept."
+    )
+    archive_days_kept: int = Field(
+        _DEFAULTS.archive_days_kept, ge=0, description="Days of which the last archive is kept besides."
+    )
+    deleted_pods_kept: float = _seconds(
+        _DEFAULTS.deleted_pods_kept, "How long the archives of a deleted pod are kept."
+    )
 
     @model_validator(mode="after")
     def _fence_comes_first(self) -> Self:
@@ -95,4 +104,7 @@ class Settings(BaseSettings):
             backoff_first=timedelta(seconds=self.backoff_first),
             backoff_max=timedelta(seconds=self.backoff_max),
             healthy_after=timedelta(seconds=self.healthy_after),
+            archives_kept=self.archives_kept,
+            archive_days_kept=self.archive_days_kept,
+            deleted_pods_kept=timedelta(seconds=self.deleted_pods_kept),
         )

@@ -33,9 +33,9 @@ def proof(archive: ArchiveRef) -> ArchiveProof:
     )
 
 
-def next_number(archive: ArchiveRef | None) -> int:
-    """The number of the archive after this one."""
-    return archive.number + 1 if archive else 1
+def next_number(archive: ArchiveRef | None, made: int) -> int:
+    """The number after this archive's, and after the highest that was ever `made`."""
+    return max(archive.number if archive else 0, made) + 1
 
 
 def _spec(pod: PodView, image_id: str | None) -> PodSpec:
@@ -74,7 +74,8 @@ STEPS: dict[Condition, Callable[[PodView, Limits], PodStep]] = {
     Condition.NEEDS_START: _start,
     Condition.NEEDS_STOP: lambda _pod, _limits: StopPod(),
     Condition.NEEDS_ARCHIVE: lambda pod, _limits: ArchivePod(
-        number=next_number(pod.archive), base=source(pod.archive) if pod.archive else None
+        number=next_number(pod.archive, pod.archives_made),
+        base=source(pod.archive) if pod.archive else None,
     ),
     Condition.NEEDS_REMOVAL: lambda pod, _limits: _remove(pod),
 }

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from reconciler.chores import CHORES_EVERY, attend_chores
+from reconciler.chores import CHORES_EVERY, attend_chores, attend_retention
 from reconciler.lead import RENEW_EVERY, Lead
 from reconciler.outage import Outage
 from state.database import Database, DatabaseUnavailable
 from state.leader import LeadershipLost
 from state.model import Limits
 from state.silence import note_silence
+from state.snapshot import database_clock
 
 SILENCE_EVERY = timedelta(seconds=5)
 RESYNC_EVERY = timedelta(seconds=60)
@@ -69,6 +70,7 @@ def look_for_chores(db: Database, limits: Limits, lead: Lead) -> None:
         return
     try:
         attend_chores(db, limits, leading)
+        attend_retention(db, limits, leading, database_clock(db))
     except LeadershipLost:
         lead.give_up("the database says that our term is over")
 

@@ -1,4 +1,4 @@
-"""The tables of chores and alarms: see state.tables for how they are written down."""
+"""The tables of chores, alarms and generations: see state.tables for how they are written down."""
 
 from datetime import datetime
 from typing import Any
@@ -8,8 +8,8 @@ from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Integer, Te
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import SQLModel
 
-from state.columns import DATABASE, IDENTITY, NODE, RECONCILER, TIME, of, one_of, ref, shaped
-from state.model import ChoreState
+from state.columns import API, DATABASE, IDENTITY, NODE, RECONCILER, TIME, of, one_of, ref, shaped
+from state.model import ChoreState, TargetKind
 
 CHORE_KIND_PATTERN = r"^[a-z][a-z_]{0,39}$"
 
@@ -87,3 +87,47 @@ class AlarmRow(SQLModel, table=True):
     seen_at: datetime = of(RECONCILER, TIME, default="now()")
     times: int = of(RECONCILER, Integer, default="1")
     cleared_at: datetime | None = of(RECONCILER, TIME, null=True)
+
+
+class RestorationRow(SQLModel, table=True):
+    """A wish to go back to an earlier archive.
+
+    Open until the pointer has moved; the present is saved first.
+    """
+
+    __tablename__ = "restoration"
+    __table_args__ = (
+        one_of("target_kind", TargetKind, "restoration_target_kind_is_pod_or_workspace"),
+        Index(
+            "restoration_one_open_per_target",
+            "target_kind",
+            "target_id",
+            unique=True,
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+        Index("restoration_of_archive", "archive_id", postgresql_where=text("finished_at IS NULL")),
+    )
+
+    id: int = of(DATABASE, BigInteger, Identity(always=True), primary_key=True)
+    target_kind: str = of(API, Text)
+    target_id: str = of(API, Text)
+    workspace_id: str = of(API, Text, ref("workspace"))
+    archive_id: str = of(API, Text, ref("archive"))
+    asked_by: str = of(API, Text)
+    asked_at: datetime = of(DATABASE, TIME, default="now()")
+    from_archive_id: str | None = of(RECONCILER, Text, ref("archive"), null=True)  # what it was before
+    finished_at: datetime | None = of(RECONCILER, TIME, null=True)
+
+
+class StoreTargetRow(SQLModel, table=True):
+    """A pod or workspace that ever uploaded something: when to see again what of it can go."""
+
+    __tablename__ = "store_target"
+    __table_args__ = (
+        one_of("kind", TargetKind, "store_target_kind_is_pod_or_workspace"),
+        Index("store_target_due", "check_at", postgresql_where=text("check_at IS NOT NULL")),
+    )
+
+    kind: str = of(IDENTITY, Text, primary_key=True)
+    id: str = of(IDENTITY, Text, primary_key=True)
+    check_at: datetime | None = of(RECONCILER, TIME, null=True)

@@ -90,6 +90,14 @@ class Failover(StrEnum):
     FROM_LAST_ARCHIVE = "from_last_archive"
 
 
+class What(StrEnum):
+    """What goes back: the pod (what is installed in it), the user's files, or both as they were together."""
+
+    POD = "pod"
+    WORKSPACE = "workspace"
+    BOTH = "both"
+
+
 class TargetKind(StrEnum):
     """What an action or an archive is about."""
 
@@ -123,6 +131,15 @@ class ArchiveRef:
     fingerprint: str
     image_id: str | None
     committed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """A wish to go back to an earlier archive, not met yet. What is there now is saved first."""
+
+    id: int
+    archive_id: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +218,9 @@ class PodView:
     archive: ArchiveRef | None = None
     open_action: OpenAction | None = None
     failure: Failure | None = None
+    restoration: Restoration | None = None
+    # The highest number that an archive of this pod ever had; the present one may be an earlier one.
+    archives_made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +248,8 @@ class WorkspaceView:
     open_action: OpenAction | None = None
     failure: Failure | None = None
     wished_at: datetime | None = None
+    restoration: Restoration | None = None
+    archives_made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,3 +299,7 @@ class Limits:
     backoff_max: timedelta = timedelta(minutes=5)
     # A pod that ran this long before it exited is not in a crash loop.
     healthy_after: timedelta = timedelta(seconds=60)
+    # Of each pod and workspace the newest archives are kept, and the last of each of the last days.
+    archives_kept: int = 5
+    archive_days_kept: int = 7
+    deleted_pods_kept: timedelta = timedelta(days=30)

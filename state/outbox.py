@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from state import events, ids
 from state.abandon import abandon, workspaces_of
 from state.database import Connection, Database
+from state.generations import go_back
 from state.leader import Leadership, assert_leading
 from state.plan import Decision, Place, Plan, PlannedStep, Release, TakeBack
 
@@ -183,8 +184,11 @@ def record(
         released = _release(conn, plan.releases) + abandon(conn, plan.abandons)
         taken_back = _take_back(conn, plan.take_backs)
         enqueued = _enqueue(conn, plan.steps)
+        gone_back = {line.workspace_id for line in plan.go_backs if go_back(conn, line)}
         decided = _decide(conn, plan, workspaces)
         refused = _look_again(conn, plan, now, {row["target"] for row in enqueued}, taken_back)
+        if gone_back:
+            conn.execute(_LOOK_AGAIN, {"ids": sorted(gone_back), "at": now})
         if taken_back or enqueued:
             conn.execute("NOTIFY codepods_actions")
         if decided:

@@ -31,6 +31,7 @@ class Condition(StrEnum):
     NEEDS_WORKSPACE = "needs_workspace"
     NEEDS_CREATE = "needs_create"
     NEEDS_RESTORE = "needs_restore"
+    GOING_BACK = "going_back"
     NEEDS_START = "needs_start"
     NEEDS_STOP = "needs_stop"
     NEEDS_ARCHIVE = "needs_archive"
@@ -97,6 +98,17 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, slots=True)
+class GoBack:
+    """Have a pod or workspace restored from an earlier archive from now on (compare-and-set)."""
+
+    workspace_id: str
+    pod_id: str | None
+    restoration_id: int
+    archive_id_before: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TakeBack:
     """An open action that is no longer wanted."""
 
@@ -139,6 +151,7 @@ class Plan:
     abandons: tuple[Abandon, ...] = ()
     steps: tuple[PlannedStep, ...] = ()
     take_backs: tuple[TakeBack, ...] = ()
+    go_backs: tuple[GoBack, ...] = ()
     decisions: tuple[Decision, ...] = ()
     workspace_decisions: tuple[WorkspaceDecision, ...] = ()
     breaker_open: bool = False
@@ -151,6 +164,7 @@ class Plan:
             "abandons": len(self.abandons),
             "steps": len(self.steps),
             "take_backs": len(self.take_backs),
+            "go_backs": len(self.go_backs),
             "pods": len(self.decisions),
             "settled": sum(decision.satisfied for decision in self.decisions),
             "breaker_open": self.breaker_open,

@@ -15,11 +15,13 @@ from state import events
 from state.archives import commit_archive
 from state.backoff import live_failure, next_failure
 from state.database import Connection
+from state.generations import DAMAGE_CODES, mark_whole, note_damage
 from state.model import Failure, Limits, Verb
 from state.rows import Row, failure_from_json, failure_to_json
 from state.wire import CANCELLED, StepDone, StepFailed, StepProgress, StepResult
 
 _ARCHIVING = frozenset({Verb.ARCHIVE_POD, Verb.ARCHIVE_WORKSPACE})
+_RESTORING = frozenset({Verb.RESTORE_POD, Verb.RESTORE_WORKSPACE})
 
 # A pod that starts well and then exits must not be forgiven by each start that succeeds; state.observed
 # forgets such failures once it has run long enough.
@@ -174,6 +176,8 @@ def _archived(conn: Connection, action: Row, result: StepDone) -> None:
 
 
 def _succeeded(conn: Connection, action: Row, detail: dict[str, Any]) -> None:
+    if Verb(action["verb"]) in _RESTORING:
+        mark_whole(conn, action["step"]["archive"]["manifest_key"])
     _close(conn, action, "done", None)
     conn.execute(_SUCCEEDED[action["target_kind"]], {"target": action["target"], "exited": EXITED})
     _event(conn, action, "done", None, detail)
@@ -186,6 +190,12 @@ def _failed(conn: Connection, action: Row, result: StepFailed, judge: Judge) -> 
     assert row is not None
     previous = live_failure(known_failure(row["failure"]), row["wished_at"])
     failure = judge.failure(previous, action, result)
+    if result.code in DAMAGE_CODES and note_damage(conn, action, result.message):
+        conn.execute(
+            _SUCCEEDED[kind], {"target": target, "exited": ""}
+        )  # tried at once, with another archive
+        _event(conn, action, "failed", result.message, {"code": result.code, "count": failure.count})
+        return
     conn.execute(_SET_FAILURE[kind], {"target": target, "failure": Jsonb(failure_to_json(failure))})
     _event(conn, action, "failed", result.message, {"code": result.code, "count": failure.count})
 

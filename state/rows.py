@@ -15,6 +15,7 @@ from state.model import (
     ObservedPod,
     ObservedWorkspace,
     OpenAction,
+    Restoration,
     Verb,
     WorkspaceObserved,
 )
@@ -64,6 +65,13 @@ def action_of(row: Row) -> OpenAction | None:
         created_at=row["action_created_at"],
         taken_back=row["action_taken_back"],
     )
+
+
+def restoration_of(row: Row) -> Restoration | None:
+    """The open restoration joined to `row` under `restoration_…` names, or None when none is open."""
+    if row["restoration_id"] is None:
+        return None
+    return Restoration(row["restoration_id"], row["restoration_archive_id"], row["restoration_number"])
 
 
 def observed_pod_of(row: Row) -> ObservedPod | None:

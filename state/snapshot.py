@@ -21,7 +21,15 @@ from state.model import (
     WorkspaceView,
     World,
 )
-from state.rows import Row, action_of, archive_of, failure_from_json, observed_pod_of, observed_workspace_of
+from state.rows import (
+    Row,
+    action_of,
+    archive_of,
+    failure_from_json,
+    observed_pod_of,
+    observed_workspace_of,
+    restoration_of,
+)
 
 _DUE = """
     SELECT workspace_id FROM (
@@ -63,6 +71,26 @@ _ACTION_COLUMNS = """
     act.taken_back_at IS NOT NULL AS action_taken_back
 """
 
+_RESTORATION_COLUMNS = """
+    rs.id AS restoration_id, rs.archive_id AS restoration_archive_id, rsa.number AS restoration_number
+"""
+
+
+def _restoration_join(kind: str, target: str) -> str:
+    return f"""
+      LEFT JOIN restoration rs ON rs.target_kind = '{kind}' AND rs.target_id = {target}
+                              AND rs.finished_at IS NULL
+      LEFT JOIN archive rsa ON rsa.id = rs.archive_id
+    """
+
+
+def _archives_made(kind: str, target: str) -> str:
+    return f"""
+    coalesce((SELECT max(number) FROM archive WHERE target_kind = '{kind}' AND target_id = {target}), 0)
+        AS archives_made
+    """  # noqa: S608 - only the constants below are put in
+
+
 # Only what the live placement's node reported at the placement's epoch counts (LAW 5). Tombstones whose
 # container is gone have nothing left to decide.
 _PODS = f"""
@@ -71,12 +99,14 @@ _PODS = f"""
            o.state AS observed_state, o.node_id AS observed_node_id, o.epoch AS observed_epoch,
            o.container_id AS observed_container_id, o.image_id AS observed_image_id,
            o.fingerprint AS observed_fingerprint, o.self_fence_s AS observed_self_fence_s,
-           {_ARCHIVE_COLUMNS}, {_ACTION_COLUMNS}
+           {_ARCHIVE_COLUMNS}, {_ACTION_COLUMNS}, {_RESTORATION_COLUMNS},
+           {_archives_made("pod", "p.id")}
       FROM pod p
       LEFT JOIN placement pl ON pl.workspace_id = p.workspace_id AND pl.released_at IS NULL
       LEFT JOIN pod_observed o ON o.pod_id = p.id AND o.node_id = pl.node_id AND o.epoch = pl.epoch
       LEFT JOIN archive ar ON ar.id = p.archive_id
       LEFT JOIN action act ON act.target = p.id AND act.state = 'open'
+      {_restoration_join("pod", "p.id")}
      WHERE p.workspace_id = ANY(%(ids)s)
        AND NOT (p.desired_state = 'deleted' AND p.satisfied_generation = p.generation
                 AND coalesce(o.state, 'absent') = 'absent' AND act.id IS NULL)
@@ -89,13 +119,15 @@ _WORKSPACES = f"""
            pl.node_id AS placed_on, pl.epoch AS placed_epoch,
            o.state AS observed_state, o.node_id AS observed_node_id, o.epoch AS observed_epoch,
            o.fingerprint AS observed_fingerprint,
-           {_ARCHIVE_COLUMNS}, {_ACTION_COLUMNS}
+           {_ARCHIVE_COLUMNS}, {_ACTION_COLUMNS}, {_RESTORATION_COLUMNS},
+           {_archives_made("workspace", "w.id")}
       FROM workspace w
       LEFT JOIN placement pl ON pl.workspace_id = w.id AND pl.released_at IS NULL
       LEFT JOIN workspace_observed o ON o.workspace_id = w.id
                                     AND o.node_id = pl.node_id AND o.epoch = pl.epoch
       LEFT JOIN archive ar ON ar.id = w.archive_id
       LEFT JOIN action act ON act.target = w.id AND act.state = 'open'
+      {_restoration_join("workspace", "w.id")}
      WHERE w.id = ANY(%(ids)s) ORDER BY w.id
 """  # noqa: S608 - only the constants above are put in
 
@@ -211,6 +243,8 @@ def _workspace(row: Row, pods: tuple[PodView, ...]) -> WorkspaceView:
         open_action=action_of(row),
         failure=failure_from_json(row["failure"]),
         wished_at=row["wished_at"],
+        restoration=restoration_of(row),
+        archives_made=row["archives_made"],
     )
 
 
@@ -230,6 +264,8 @@ def _pod(row: Row) -> PodView:
         archive=archive_of(row),
         open_action=action_of(row),
         failure=failure_from_json(row["failure"]),
+        restoration=restoration_of(row),
+        archives_made=row["archives_made"],
     )
 
 

@@ -285,7 +285,11 @@ class ActionRow(SQLModel, table=True):
 
 
 class ArchiveRow(SQLModel, table=True):
-    """A complete, verified copy in the store. Immutable."""
+    """A complete, verified copy in the store. What it is of never changes; what is known of it may.
+
+    Retired: not needed any more, its blobs may be cleared away. Suspect: what the store gave was not what was
+    archived. `whole_at`: when it was last read back and was. Compaction moves it to another manifest.
+    """
 
     __tablename__ = "archive"
     __table_args__ = (
@@ -295,6 +299,11 @@ class ArchiveRow(SQLModel, table=True):
         CheckConstraint("size_bytes >= 0", name="archive_size_bytes_is_not_negative"),
         UniqueConstraint("target_kind", "target_id", "number", name="archive_number_is_used_once"),
         UniqueConstraint("manifest_key", name="archive_manifest_key_is_used_once"),
+        CheckConstraint(
+            "(suspect_at IS NULL) = (suspect_reason IS NULL)",
+            name="archive_suspect_reason_goes_with_suspect_at",
+        ),
+        Index("archive_to_scrub", "whole_at", postgresql_where=text("retired_at IS NULL")),
     )
 
     id: str = of(IDENTITY, Text, primary_key=True)
@@ -304,14 +313,18 @@ class ArchiveRow(SQLModel, table=True):
     epoch: int = of(IDENTITY, BigInteger)
     attempt: int = of(IDENTITY, Integer)
     node_id: str = of(IDENTITY, Text, ref("node"))
-    manifest_key: str = of(IDENTITY, Text)
-    manifest_digest: str = of(IDENTITY, Text)
+    manifest_key: str = of(RECONCILER, Text)
+    manifest_digest: str = of(RECONCILER, Text)
     fingerprint: str = of(IDENTITY, Text)
-    size_bytes: int = of(IDENTITY, BigInteger)
+    size_bytes: int = of(RECONCILER, BigInteger)
     image_id: str | None = of(IDENTITY, Text, null=True)
     live: bool = of(IDENTITY, Boolean, default="false")  # taken while the pod ran
     notices: list[str] = of(IDENTITY, JSONB, default="'[]'")
     committed_at: datetime = of(DATABASE, TIME, default="now()")
+    retired_at: datetime | None = of(RECONCILER, TIME, null=True)
+    suspect_at: datetime | None = of(RECONCILER, TIME, null=True)
+    suspect_reason: str | None = of(RECONCILER, Text, null=True)
+    whole_at: datetime = of(RECONCILER, TIME, default="now()")
 
 
 class EventRow(SQLModel, table=True):

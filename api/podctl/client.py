@@ -6,7 +6,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from api import wire
+from api import wire, wire_archives
 from api.podctl.connection import Connection, find
 from api.podctl.failing import Failed
 from api.values import PAGE_SIZE_MAX
@@ -76,6 +76,20 @@ class Client:
         """One page of the history of a pod, or of all."""
         path = f"{_pod(pod_id)}/events" if pod_id else "events"
         return self._call(wire.EventList, "GET", path, params=params).events
+
+    def archives(self, pod_id: str) -> list[wire_archives.Generation]:
+        """What can be gone back to."""
+        path = f"{_pod(pod_id)}/archives"
+        return self._call(wire_archives.GenerationList, "GET", path).archives
+
+    def restore(self, pod_id: str, number: int, what: str) -> wire.Pod:
+        """Go back to an earlier archive."""
+        asked = {"number": number, "what": what}
+        return self._call(wire.Pod, "POST", f"{_pod(pod_id)}:restore", json=asked)
+
+    def alarms(self) -> list[wire.Alarm]:
+        """What somebody should look at."""
+        return self._call(wire_archives.AlarmList, "GET", "alarms").alarms
 
     def nodes(self) -> list[wire.Node]:
         """All nodes."""

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from api import wire
-from api.podctl import local, operators, show, waiting
+from api.podctl import archives, local, operators, show, waiting
 from api.podctl.client import connect
 from api.podctl.failing import told
 from api.podctl.operators import Json
@@ -190,6 +190,7 @@ def events(
         show.as_json(found) if json else show.events(found)
 
 
+archives.register(app)
 operators.register(app)
 local.register(app)
 

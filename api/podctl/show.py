@@ -30,7 +30,7 @@ def pods(found: Iterable[wire.Pod]) -> None:
         (pod.pod_id, pod.user, pod.name, pod.desired, pod.state, pod.node, ago(pod.since), pod.reason)
         for pod in found
     )
-    _table(("POD", "USER", "NAME", "WANTED", "IS", "NODE", "SINCE", "REASON"), rows)
+    table(("POD", "USER", "NAME", "WANTED", "IS", "NODE", "SINCE", "REASON"), rows)
 
 
 def pod(one: wire.Pod) -> None:
@@ -64,6 +64,8 @@ def explanation(told: wire.Explanation) -> None:
         line(f"Failure:   {failed(one.failure)}")
     if one.archive:
         line(f"Archive:   number {one.archive.number} of {one.archive.committed_at:%Y-%m-%d %H:%M:%S %Z}")
+    for alarm in told.alarms:
+        line(f"Alarm:     {alarm.message}")
     line("History:")
     events(told.events)
 
@@ -87,7 +89,7 @@ def events(found: Iterable[wire.Event]) -> None:
         )
         for event in found
     )
-    _table(("AT (UTC)", "OF", "WHAT", "CHANGE", "BY", "WHY"), rows)
+    table(("AT (UTC)", "OF", "WHAT", "CHANGE", "BY", "WHY"), rows)
 
 
 def _what(event: wire.Event) -> str:
@@ -111,7 +113,7 @@ def nodes(found: Iterable[wire.Node]) -> None:
         )
         for node in found
     )
-    _table(("NODE", "IS", "HEARD", "CORDONED", "CPUS", "MEMORY MIB", "PODS", "ENGINE"), rows)
+    table(("NODE", "IS", "HEARD", "CORDONED", "CPUS", "MEMORY MIB", "PODS", "ENGINE"), rows)
 
 
 def tokens(found: Iterable[wire.Token]) -> None:
@@ -120,7 +122,7 @@ def tokens(found: Iterable[wire.Token]) -> None:
         (token.token_id, token.name, token.scope, ago(token.created_at), ago(token.revoked_at))
         for token in found
     )
-    _table(("ID", "NAME", "SCOPE", "MADE", "REVOKED"), rows)
+    table(("ID", "NAME", "SCOPE", "MADE", "REVOKED"), rows)
 
 
 def ago(moment: datetime | None) -> str:
@@ -139,7 +141,7 @@ def line(text: str) -> None:
     print(plain(text))
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
         table.add_column(head, overflow="fold", no_wrap=head in ("POD", "NODE", "AT (UTC)"))

@@ -54,6 +54,19 @@ def wait_for(client: Client, pod_id: str, wanted: Desired, patience: Patience, s
             raise _out_of_time(pod, wanted, patience)
 
 
+def wait_settled(client: Client, pod_id: str, patience: Patience, show: Show) -> wire.Pod:
+    """The pod, with nothing left to do. Raises `Failed` as `wait_for` does."""
+    while True:
+        pod = client.get(pod_id)
+        show(pod)
+        if pod.settled:
+            return pod
+        refuse_to_wait(pod, pod.desired)
+        if patience.left_s <= 0:
+            raise _out_of_time(pod, pod.desired, patience)
+        time.sleep(PAUSE_S)
+
+
 def wait_for_link(client: Client, pod_id: str, patience: Patience, show: Show) -> wire.OpenedPod:
     """The pod with its link. Raises `Failed` as `wait_for` does."""
     while True:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TypeVar
 
 from node_agent.store import (
@@ -11,7 +10,6 @@ from node_agent.store import (
     BlobWriter,
     Store,
     StoreCapabilities,
-    StoreConflict,
     StoredBlob,
     StoreNotFound,
     StoreTooLarge,
@@ -114,11 +112,7 @@ class SimStore(Store):
 
     def probe(self) -> StoreCapabilities:
         """See Store."""
-        return StoreCapabilities(conditional_put=True, conditional_complete=True)
-
-    def drop_unfinished(self, older_than: timedelta) -> int:
-        """See Store: nothing unfinished is left here."""
-        return 0
+        return StoreCapabilities(conditional_put=True)
 
 
 class _Writer(BlobWriter):
@@ -132,13 +126,7 @@ class _Writer(BlobWriter):
 
     def commit(self) -> StoredBlob:
         data = bytes(self._data)
-
-        def effect() -> None:
-            if self._store.objects.get(self._key, data) != data:
-                raise StoreConflict(f"{self._key} is already in the store with other content")
-            self._store.put("blob", self._key, data)
-
-        self._store.call("commit", self._key, effect, mutates=True)
+        self._store.call("commit", self._key, lambda: self._store.put("blob", self._key, data), mutates=True)
         return StoredBlob(self._key, len(data), hashlib.sha256(data).hexdigest())
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
--- Chores on the store, and alarms. state/chore_tables.py says what each column is for.
+-- Chores on the store, alarms, generations of archives. state/chore_tables.py says what each column is for.
 
 CREATE TABLE chore (
     id uuid NOT NULL,
@@ -88,12 +88,111 @@ END
 $$;
 CREATE TRIGGER chore_ring AFTER INSERT ON chore FOR EACH STATEMENT EXECUTE FUNCTION ring_chores();
 
+-- ---- generations of archives ----------------------------------------------------------------------------------
+
+DROP TRIGGER archive_is_written_once ON archive;
+ALTER TABLE archive
+    ADD COLUMN retired_at timestamptz,
+    ADD COLUMN suspect_at timestamptz,
+    ADD COLUMN suspect_reason text,
+    ADD COLUMN whole_at timestamptz DEFAULT now() NOT NULL,
+    ADD CONSTRAINT archive_suspect_reason_goes_with_suspect_at
+        CHECK ((suspect_at IS NULL) = (suspect_reason IS NULL));
+UPDATE archive SET whole_at = committed_at;
+CREATE INDEX archive_to_scrub ON archive (whole_at) WHERE retired_at IS NULL;
+
+CREATE TABLE restoration (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    target_kind text NOT NULL,
+    target_id text NOT NULL,
+    workspace_id text NOT NULL,
+    archive_id text NOT NULL,
+    asked_by text NOT NULL,
+    asked_at timestamptz DEFAULT now() NOT NULL,
+    from_archive_id text,
+    finished_at timestamptz,
+    PRIMARY KEY (id),
+    CONSTRAINT restoration_target_kind_is_pod_or_workspace CHECK (target_kind IN ('pod', 'workspace')),
+    FOREIGN KEY(workspace_id) REFERENCES workspace (id),
+    FOREIGN KEY(archive_id) REFERENCES archive (id),
+    FOREIGN KEY(from_archive_id) REFERENCES archive (id)
+);
+CREATE UNIQUE INDEX restoration_one_open_per_target ON restoration (target_kind, target_id)
+    WHERE finished_at IS NULL;
+CREATE INDEX restoration_of_archive ON restoration (archive_id) WHERE finished_at IS NULL;
+
+CREATE TABLE store_target (
+    kind text NOT NULL,
+    id text NOT NULL,
+    check_at timestamptz,
+    PRIMARY KEY (kind, id),
+    CONSTRAINT store_target_kind_is_pod_or_workspace CHECK (kind IN ('pod', 'workspace'))
+);
+CREATE INDEX store_target_due ON store_target (check_at) WHERE check_at IS NOT NULL;
+INSERT INTO store_target (kind, id, check_at) SELECT DISTINCT target_kind, target, now() FROM action
+    WHERE verb IN ('archive_pod', 'archive_workspace');
+
+-- An archive is what it was: only what was found out about it later changes, and where compaction put it.
+CREATE TRIGGER archive_is_written_once BEFORE TRUNCATE ON archive
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
+CREATE FUNCTION archive_before_update() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    later constant text[] := '{retired_at, suspect_at, suspect_reason, whole_at, manifest_key, manifest_digest,
+        size_bytes}';
+BEGIN
+    IF NOT session_is('reconciler') OR to_jsonb(NEW) - later <> to_jsonb(OLD) - later THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'insufficient_privilege', TABLE = 'archive',
+            MESSAGE = 'archive rows are written once: UPDATE is refused',
+            DETAIL = 'History that can be edited proves nothing.',
+            HINT = 'Add a new row that says what is different.';
+    END IF;
+    IF OLD.retired_at IS NOT NULL AND NEW.retired_at IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = 'archive',
+            MESSAGE = 'an archive that was retired stays so: its blobs may be gone';
+    END IF;
+    IF NEW.retired_at IS NOT NULL AND OLD.retired_at IS NULL AND (
+        EXISTS (SELECT FROM pod WHERE archive_id = NEW.id AND desired_state <> 'deleted')
+        OR EXISTS (SELECT FROM workspace WHERE archive_id = NEW.id AND EXISTS (
+            SELECT FROM pod WHERE pod.workspace_id = workspace.id AND desired_state <> 'deleted'))) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = 'archive',
+            MESSAGE = 'an archive that something is restored from cannot be retired';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER archive_before_update BEFORE UPDATE ON archive
+    FOR EACH ROW EXECUTE FUNCTION archive_before_update();
+
+CREATE TRIGGER restoration_insert_owner BEFORE INSERT ON restoration
+    FOR EACH STATEMENT EXECUTE FUNCTION written_by('api');
+CREATE TRIGGER restoration_owner BEFORE UPDATE OR DELETE ON restoration
+    FOR EACH STATEMENT EXECUTE FUNCTION written_by('reconciler');
+CREATE TRIGGER store_target_owner BEFORE INSERT OR UPDATE OR DELETE ON store_target
+    FOR EACH STATEMENT EXECUTE FUNCTION written_by('reconciler');
+
+-- Each upload may leave something behind, and make an older archive dispensable: the target is looked at.
+CREATE FUNCTION note_store_target() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO store_target AS t (kind, id, check_at) VALUES (NEW.target_kind, NEW.target, now())
+        ON CONFLICT (kind, id) DO UPDATE SET check_at = least(t.check_at, excluded.check_at);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER action_store_target AFTER INSERT ON action FOR EACH ROW
+    WHEN (NEW.verb IN ('archive_pod', 'archive_workspace')) EXECUTE FUNCTION note_store_target();
+
 -- The desk of admins, where the role is there.
 DO $$
 BEGIN
     IF to_regclass('codepods_admin.pod') IS NOT NULL THEN
         PERFORM open_table_to_admins('chore', '{}');
         PERFORM open_table_to_admins('alarm', '{}');
+        PERFORM open_table_to_admins('archive', '{}');
+        PERFORM open_table_to_admins('restoration', '{}');
+        PERFORM open_table_to_admins('store_target', '{}');
     END IF;
 END
 $$;

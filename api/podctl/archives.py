@@ -1,0 +1,87 @@
+"""The commands about archives: which there are, going back to one, and alarms."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from api import wire, wire_archives
+from api.podctl import show, waiting
+from api.podctl.client import connect
+from api.podctl.failing import told
+from api.podctl.pods import find_pod
+from state.model import What
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
+Pod = Annotated[str, typer.Argument(metavar="POD", help="Id (p-…) or USER/NAME.")]
+
+
+def archives(pod: Pod, json: Json = False) -> None:
+    """Show the archives of a pod and of its user's files that can be gone back to."""
+    with told(as_json=json):
+        client = connect()
+        found = client.archives(find_pod(client, pod))
+        show.as_json(found) if json else _table(found)
+
+
+def restore(
+    pod: Pod,
+    at: Annotated[
+        int, typer.Option("--at", min=1, help="The archive's number, as `podctl archives` shows it.")
+    ],
+    what: Annotated[
+        What, typer.Option(help="What goes back; with `both` the number is the pod's.")
+    ] = What.BOTH,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is as wanted again.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, max=86_400, help="How long --wait waits, seconds.")
+    ] = 300.0,
+    json: Json = False,
+) -> None:
+    """Go back to an earlier archive. What is there now is saved first, as a new archive."""
+    with told(as_json=json):
+        client = connect()
+        found = client.restore(find_pod(client, pod), at, what)
+        if wait:
+            with waiting.shown(Console(stderr=True)) as progress:
+                patience = waiting.Patience(timeout)
+                found = waiting.wait_settled(client, found.pod_id, patience, progress)
+        show.as_json(found) if json else show.state(found)
+
+
+def alarms(json: Json = False) -> None:
+    """Show what somebody should look at."""
+    with told(as_json=json):
+        found = connect().alarms()
+        show.as_json(found) if json else show_alarms(found)
+
+
+def show_alarms(found: list[wire.Alarm]) -> None:
+    """A line each; a word when there is none."""
+    for alarm in found:
+        show.line(f"{alarm.raised_at:%Y-%m-%d %H:%M:%S} {alarm.kind}: {alarm.message}")
+    if not found:
+        show.line("No alarms.")
+
+
+def _table(found: list[wire_archives.Generation]) -> None:
+    rows = (
+        (
+            one.what,
+            str(one.number),
+            f"{one.committed_at:%Y-%m-%d %H:%M:%S}",
+            f"{one.size_bytes / 1_000_000:.1f}",
+            "current" if one.current else "",
+            "live" if one.live else "",
+            f"damaged: {one.damaged}" if one.damaged else f"whole {show.ago(one.whole_at)}",
+            "; ".join(one.notices),
+        )
+        for one in found
+    )
+    show.table(("WHAT", "NUMBER", "SAVED (UTC)", "MB", "", "TAKEN", "STATE", "NOTICES"), rows)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (archives, restore, alarms):
+        app.command()(command)

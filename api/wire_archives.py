@@ -1,0 +1,50 @@
+"""What is asked and told about archives and alarms. Pure; part of the wire, see `api.wire`."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from api.values import BIGINT_MAX, JsonNumber
+from api.wire import Alarm, Reply, Request
+from state.model import What
+
+ArchiveNumber = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]
+
+
+class RestoreAt(Request):
+    """Go back to an earlier archive. What is there now is saved first, as a new archive."""
+
+    number: ArchiveNumber
+    what: What = Field(
+        default=What.BOTH,
+        strict=False,
+        description="With `both` the number is the pod's, and the user's files are those of the same moment.",
+    )
+
+
+class Generation(Reply):
+    """One archive that can be gone back to."""
+
+    archive_id: str
+    what: str = Field(description="`pod`: what is installed in it; `workspace`: the user's files.")
+    number: int
+    committed_at: datetime
+    size_bytes: int
+    current: bool = Field(description="The next restore takes this one.")
+    live: bool = Field(description="Taken while the pod ran.")
+    damaged: str | None = Field(description="Why it is not what was saved; null while nothing is known.")
+    whole_at: datetime = Field(description="When it was last read back and was whole.")
+    notices: list[str] = Field(description="What could not be kept.")
+
+
+class GenerationList(Reply):
+    """The archives of a pod and of its user's files, newest first."""
+
+    archives: list[Generation]
+
+
+class AlarmList(Reply):
+    """What somebody should look at, oldest first."""
+
+    alarms: list[Alarm]

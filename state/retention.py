@@ -1,0 +1,110 @@
+"""Retiring archives: what is known of a target's, and writing down which are not needed any more.
+
+Retiring is only the removal of the reference. Blobs are cleared away later, by chores (`state.sweeps`).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from state import events
+from state.alarms import clear_alarm
+from state.database import Connection
+from state.generations import FELL_BACK, SUSPECT
+
+_DUE = """
+    SELECT kind, id FROM store_target WHERE check_at <= now() ORDER BY check_at, kind, id LIMIT %(limit)s
+       FOR UPDATE SKIP LOCKED
+"""
+# Pinned: what a live row points at, what somebody wishes to go back to, what a step under way reads.
+_ARCHIVES = """
+    SELECT a.id, a.target_kind, a.target_id, a.number, a.committed_at, a.suspect_at IS NOT NULL AS suspect,
+           (EXISTS (SELECT 1 FROM pod p WHERE p.id = a.target_id AND p.archive_id = a.id)
+            OR EXISTS (SELECT 1 FROM workspace w WHERE w.id = a.target_id AND w.archive_id = a.id)
+            OR EXISTS (SELECT 1 FROM restoration r WHERE r.archive_id = a.id AND r.finished_at IS NULL)
+            OR EXISTS (SELECT 1 FROM action x WHERE x.target = a.target_id AND x.state = 'open'
+                          AND a.manifest_key IN (x.step #>> '{archive,manifest_key}',
+                                                 x.step #>> '{proof,manifest_key}'))
+           ) AS pinned
+      FROM archive a JOIN unnest(%(kinds)s::text[], %(ids)s::text[]) AS t(kind, id)
+           ON t.kind = a.target_kind AND t.id = a.target_id
+     WHERE a.retired_at IS NULL ORDER BY a.target_id, a.number
+"""
+_DELETED = """
+    SELECT p.id FROM pod p
+     WHERE p.id = ANY(%(ids)s) AND p.desired_state = 'deleted' AND p.satisfied_generation = p.generation
+       AND p.deleted_at < now() - %(kept)s
+       AND NOT EXISTS (SELECT 1 FROM action x WHERE x.target = p.id AND x.state = 'open')
+"""
+_RETIRE = """
+    UPDATE archive SET retired_at = now() WHERE id = ANY(%(ids)s) AND retired_at IS NULL
+    RETURNING id, target_kind, target_id, number
+"""
+_NEXT = """
+    UPDATE store_target SET check_at = %(at)s WHERE kind = %(kind)s AND id = %(id)s
+"""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """A pod or workspace whose archives are in the store."""
+
+    kind: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRow:
+    """An archive that is not retired; see `reconciler.retention.Kept`."""
+
+    id: str
+    number: int
+    committed_at: datetime
+    suspect: bool
+    pinned: bool
+
+
+def due_targets(connection: Connection, limit: int) -> list[Target]:
+    """The targets to look at now, locked."""
+    return [Target(row["kind"], row["id"]) for row in connection.execute(_DUE, {"limit": limit})]
+
+
+def kept_archives(connection: Connection, targets: Sequence[Target]) -> Mapping[Target, list[KeptRow]]:
+    """What is not retired of each."""
+    found: dict[Target, list[KeptRow]] = {target: [] for target in targets}
+    arguments = {"kinds": [target.kind for target in targets], "ids": [target.id for target in targets]}
+    for row in connection.execute(_ARCHIVES, arguments):
+        kept = KeptRow(row["id"], row["number"], row["committed_at"], row["suspect"], row["pinned"])
+        found[Target(row["target_kind"], row["target_id"])].append(kept)
+    return found
+
+
+def deleted_pods(connection: Connection, targets: Sequence[Target], kept: timedelta) -> frozenset[Target]:
+    """Those pods whose tombstone is older than `kept` and has been carried out: nothing of them is needed."""
+    pods = [target.id for target in targets if target.kind == "pod"]
+    return frozenset(
+        Target("pod", row["id"]) for row in connection.execute(_DELETED, {"ids": pods, "kept": kept})
+    )
+
+
+def retire(connection: Connection, archive_ids: Collection[str], reason: str) -> int:
+    """They are not needed any more: from now on nothing refers to them. How many."""
+    rows = connection.execute(_RETIRE, {"ids": sorted(archive_ids)}).fetchall()
+    for row in rows:
+        for kind in (SUSPECT, FELL_BACK):
+            clear_alarm(connection, kind=kind, subject=row["id"], reason="the archive is retired")
+        events.append(
+            connection,
+            actor="reconciler",
+            kind="archive_retired",
+            from_value=f"number {row['number']}",
+            reason=reason,
+            detail={"archive_id": row["id"]},
+            **{f"{row['target_kind']}_id": row["target_id"]},
+        )
+    return len(rows)
+
+
+def look_again(connection: Connection, target: Target, at: datetime | None) -> None:
+    """When to look at the target next; None when only a new archive could change anything."""
+    connection.execute(_NEXT, {"kind": target.kind, "id": target.id, "at": at})
