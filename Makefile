@@ -1,6 +1,6 @@
 # Thin targets over compose/install.sh, podctl and the test runner. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down clean test check soak image psql
+.PHONY: help up down clean test check soak image psql chaos
 
 PYTHON := .venv/bin/python
 PODCTL := .venv/bin/podctl
@@ -37,6 +37,11 @@ check: ## Run the fast gate: format, lint, types, import contracts, unit and pro
 soak: ## Simulate fleets under faults with new seeds until Ctrl-C (SEEDS=n: so many)
 	@compose/install.sh --for-check
 	@$(PYTHON) -m tests.sim --seed "$$(date +%s)" --seeds $(or $(SEEDS),0)
+
+chaos: ## Kill, pause and restart the real parts at random for ROUNDS=n rounds (50), through every failpoint first
+	@compose/install.sh --with-tests
+	@$(AS_ROOT) env "PATH=$$PATH" CODEPODS_CHAOS=long $(PYTHON) -m pytest -q tests/chaos/test_failpoints.py
+	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $(or $(ROUNDS),50)
 
 image: ## Build the pod image, if its inputs changed, and print its tag
 	@compose/install.sh

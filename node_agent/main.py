@@ -19,6 +19,7 @@ from node_agent.archive.memory import Memory
 from node_agent.archives import Archives
 from node_agent.docker_runtime import DockerRuntime
 from node_agent.facts import agent_version, outgoing_mtu_bytes
+from node_agent.failpoints import VARIABLE, Failpoints
 from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, name_servers_of, rules_for
 from node_agent.gateway_client import GatewayClient
@@ -73,12 +74,13 @@ def run(agent: Agent, settings: Settings) -> None:
 
 def make_parts(settings: Settings) -> Parts:
     """All ports on the real things. Raises OSError or ValueError for settings that cannot be."""
-    store = open_store(settings.store_url)
+    points = Failpoints(os.environ.get(VARIABLE, ""))
+    store = points.around(open_store(settings.store_url), "store")
     threading.Thread(target=_probe, args=(store, settings), name="store-probe", daemon=True).start()
     blocked = (*settings.blocked_networks, *_addresses_of(settings.gateway_url))
     mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()
     name_servers = name_servers_of(RESOLV_CONF.read_text()) if RESOLV_CONF.exists() else ()
-    runtime = DockerRuntime(settings.node_id, settings.docker_host)
+    runtime = points.around(DockerRuntime(settings.node_id, settings.docker_host), "runtime")
     ways = Ways(runtime, settings.archive_way, settings.data_dir / "scratch")
     ways.sweep()
     return Parts(

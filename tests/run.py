@@ -84,6 +84,7 @@ STAGES = (
     _pytest("njs", "The gate and its Python half agree", "tests/njs", fast=True),
     _pytest("contract", "Contract tests: every implementation of a port", "tests/contract"),
     _pytest("integration", "Integration tests: PostgreSQL, Docker, nginx, S3 servers", "tests/integration"),
+    _pytest("chaos", "Chaos: kill -9 at each effect, and random faults", "tests/chaos"),
     _pytest("e2e", "End to end, in Chromium", "tests/e2e"),
     Stage("mutants", "Mutants: each deliberate bug is caught", (sys.executable, "-m", "tests.mutants")),
 )

@@ -16,7 +16,9 @@ KEPT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST")
 class AgentProcess:
     """An agent for a node whose settings, containers and clean-up are those of a DockerNode."""
 
-    def __init__(self, node: DockerNode, gateway_url: str, token: str, log_file: Path) -> None:
+    def __init__(
+        self, node: DockerNode, gateway_url: str, token: str, log_file: Path, **environment: str
+    ) -> None:
         self.node = node
         self.log_file = log_file
         self._environment = {
@@ -29,19 +31,24 @@ class AgentProcess:
             "CODEPODS_AGENT_ACCEPT_UNSANDBOXED": "true",
             "CODEPODS_AGENT_SYNC_WAIT_S": "5",
             "CODEPODS_AGENT_LOG_FORMAT": "json",
+            **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, gateway_url: str | None = None) -> None:
-        """Begin, or begin again after `kill` or `stop`."""
+    def start(self, gateway_url: str | None = None, failpoints: str = "") -> None:
+        """Begin, or begin again after `kill` or `stop`; with deeds at node_agent.failpoints for this run."""
         if gateway_url is not None:
             self._environment["CODEPODS_GATEWAY_URL"] = gateway_url
         with self.log_file.open("ab") as log:
-            self._process = self._begin(log)
+            self._process = self._begin(log, {**self._environment, "CODEPODS_FAILPOINTS": failpoints})
 
-    def _begin(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _begin(self, log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "node_agent.main"]
-        return subprocess.Popen(argv, cwd=CHECKOUT, env=self._environment, stderr=log)
+        return subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stderr=log)
+
+    def has_died(self) -> bool:
+        """It ended by itself: a failpoint, or a bug."""
+        return self._process is not None and self._process.poll() is not None
 
     def kill(self) -> None:
         """kill -9."""

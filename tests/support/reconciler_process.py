@@ -22,24 +22,29 @@ class ReconcilerProcess:
 
     def __init__(self, database_url: str, **settings: object) -> None:
         given = {f"CODEPODS_{name.upper()}": str(value) for name, value in settings.items()}
-        environment = {
+        self._environment = {
             "PATH": os.environ["PATH"],
             "CODEPODS_DATABASE_URL": database_url,
             "CODEPODS_GATEWAY_PORT": "0",
             **given,
         }
+        self.log: list[dict[str, Any]] = []
+        self._lines: Queue[dict[str, Any]] = Queue()
+        self.start()
+        self._port = self.wait_for("gateway_listening")["port"]
+        self._environment["CODEPODS_GATEWAY_PORT"] = str(self._port)
+
+    def start(self) -> None:
+        """Begin, or begin again after `kill` or `stop`, on the same port."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "reconciler.main"],
             cwd=CHECKOUT,
-            env=environment,
+            env=self._environment,
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.log: list[dict[str, Any]] = []
-        self._lines: Queue[dict[str, Any]] = Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
-        self._port = self.wait_for("gateway_listening")["port"]
 
     @property
     def url(self) -> str:
@@ -75,9 +80,9 @@ class ReconcilerProcess:
         assert self._process.stderr is not None
         self._process.stderr.close()
 
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
             try:
                 self._lines.put(json.loads(line))
             except ValueError:

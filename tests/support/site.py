@@ -1,5 +1,6 @@
 """A whole site: the real reconciler and the real agents of two nodes that share a store."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,6 +91,12 @@ class Site:
         epoch = labels.read_pod(container.labels).epoch
         return node.run(pod_id, script, epoch=epoch)
 
+    def run_as_root(self, pod_id: str, script: str) -> str:
+        """Run a script inside the pod as root, wherever it is."""
+        (container,) = self.agent_of(pod_id).node.parts.runtime.of_pod(pod_id)
+        command = ["docker", "exec", "-i", "-u", "root", container.id, "bash", "-s"]
+        return subprocess.run(command, input=script, capture_output=True, text=True, check=True).stdout
+
     def left_on_nodes(self) -> int:
         """How many containers and volumes all nodes have."""
         sights = [agent.node.parts.runtime.look() for agent in self.agents]
@@ -97,11 +104,13 @@ class Site:
 
 
 @contextmanager
-def two_nodes(db: Database, database_url: str, root: Path, **settings: object) -> Iterator[Site]:
-    """Two nodes under one reconciler."""
+def two_nodes(
+    db: Database, database_url: str, root: Path, environment: dict[str, str] | None = None, **settings: object
+) -> Iterator[Site]:
+    """Two nodes under one reconciler; `environment` is the agents', `settings` the reconciler's."""
     given = {"archive_grace": 0.1, "backoff_first": 0.2} | settings
     with reconciler_process(database_url, **given) as reconciler:
-        agents = [_agent(db, root, name, reconciler.url) for name in ("one", "two")]
+        agents = [_agent(db, root, name, reconciler.url, environment or {}) for name in ("one", "two")]
         until(lambda: not any(node.silent for node in nodes.list_nodes(db)))
         try:
             yield Site(db, reconciler, agents)
@@ -111,11 +120,13 @@ def two_nodes(db: Database, database_url: str, root: Path, **settings: object) -
                 agent.node.clean_up()
 
 
-def _agent(db: Database, root: Path, name: str, gateway_url: str) -> AgentProcess:
+def _agent(
+    db: Database, root: Path, name: str, gateway_url: str, environment: dict[str, str]
+) -> AgentProcess:
     node = DockerNode(root / name, store_dir=root / "store")
     token = f"token-of-{node.node_id}"
     nodes.register(db, node.node_id, token)
-    agent = AgentProcess(node, gateway_url, token, root / f"{name}.log")
+    agent = AgentProcess(node, gateway_url, token, root / f"{name}.log", **environment)
     agent.start()
     return agent
 
