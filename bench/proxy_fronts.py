@@ -23,6 +23,7 @@ import httpx
 from api.access_token import AccessClaims, Keyring, seal
 from compose.layout import find_home
 from compose.nginx_config import TLS_CIPHERS, NginxSettings, find_nginx
+from compose.runtime_directory import discard, runtime_directory
 from tests.support.nginx import WORKER_USER, free_port, running_nginx, self_signed
 
 # A pod's requests are limited to 200/s with a burst of 2,000: the load is spread, as that of a class is.
@@ -31,10 +32,11 @@ WORKER_CONNECTIONS = 16_384
 START_TIMEOUT_S_MAX = 20.0
 IDE_START_TIMEOUT_S_MAX = 120.0
 INSTALL_TIMEOUT_S_MAX = 120
+# Not `nginx: worker process is shutting down`, nor those that look after its cache.
+NGINX_WORKER = "nginx: worker process"
 CHP_VERSION = "5.3.0"
 SESSION_LIFETIME_S = 3600
 PROCESSORS = sorted(os.sched_getaffinity(0))
-CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 _TRIVIAL = """daemon off; pid {prefix}/pid; error_log {prefix}/error.log;
 worker_processes 1;
@@ -111,12 +113,13 @@ class Front:
     def worker(self) -> int:
         """The process that serves: nginx's newest worker, or the one process there is."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[-1]) if children else self.process.pid
+        workers = [pid for pid in map(int, children) if _title(pid) == NGINX_WORKER]
+        return workers[-1] if workers else self.process.pid
 
     def cpu_s(self) -> float:
-        """User and system time of the worker with its threads, in seconds, from /proc/<pid>/stat."""
-        fields = Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS_PER_S
+        """Processor time of the worker with its threads, in seconds; schedstat counts ns, stat only ticks."""
+        tasks = Path(f"/proc/{self.worker}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def resident_kib(self) -> int:
         """Resident memory of the worker in KiB; what the kernel holds for sockets is not in it."""
@@ -147,6 +150,11 @@ class Front:
     def reload(self) -> None:
         """nginx reads its configuration again with a new worker."""
         self.process.send_signal(1)
+
+
+def _title(pid: int) -> str:
+    """What a process calls itself."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
 
 
 def pods(kind: str) -> list[str]:
@@ -191,6 +199,7 @@ def ours(site: Site, name: str) -> Iterator[Front]:
     keyring.save(keyring_file, group=WORKER_USER)
     settings = NginxSettings(
         prefix=site.directory / name,
+        runtime=runtime_directory(site.directory / name),
         module=install.module,
         keyring=keyring_file,
         certificate=site.certificate,
@@ -205,9 +214,12 @@ def ours(site: Site, name: str) -> Iterator[Front]:
         worker_connections=WORKER_CONNECTIONS,
         http2_directive=install.http2_directive,
     )
-    with running_nginx(settings) as nginx:
-        pin(nginx.process.pid, proxy=True)
-        yield Front(name, site, settings.https_port, nginx.process, keyring, keyring_file)
+    try:
+        with running_nginx(settings) as nginx:
+            pin(nginx.process.pid, proxy=True)
+            yield Front(name, site, settings.https_port, nginx.process, keyring, keyring_file)
+    finally:
+        discard(settings.prefix)
 
 
 @contextlib.contextmanager

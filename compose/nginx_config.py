@@ -10,11 +10,14 @@ import pwd
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jinja2
+
+from compose.runtime_directory import claim
 
 SOURCES = Path(__file__).resolve().parent.parent / "nginx_njs"
 MODULE_NAME = "ngx_http_js_module.so"
@@ -27,6 +30,10 @@ MODULE_DIRECTORIES = (
 )
 HTTP2_DIRECTIVE_SINCE = (1, 25, 1)
 PORT_MAX = 65_535
+# A socket's address has room for 107 bytes (unix(7)).
+RUNTIME_LENGTH_MAX = 96
+# Half of the 10 s within which a revocation has to count.
+GATE_KEPT_S_MAX = 5
 POD_PATTERN = "[a-z0-9][a-z0-9-]{0,62}"
 
 # https://ssl-config.mozilla.org, intermediate, as of guideline 5.7; its DHE ciphers left out: they need a
@@ -88,12 +95,14 @@ class NginxInstall:
 class NginxSettings:
     """All that the configuration depends on. Raises `NginxConfigError` for values nginx could misread.
 
-    `prefix` is nginx's own directory. Pods are reached below `https://public_host/pods/` if `path_shape`, and
-    as `https://<pod>.<pod_domain>/` if `pod_domain` is given. Upstreams outside `upstream_networks` (CIDR) or
-    `upstream_ports` (first, last) are refused whatever a token says. `worker_user`: when root starts it.
+    `prefix` is nginx's own directory, `runtime` one in memory (`compose.runtime_directory`). Pods are reached
+    below `https://public_host/pods/` if `path_shape`, and as `https://<pod>.<pod_domain>/` if `pod_domain` is
+    given. Upstreams outside `upstream_networks` (CIDR) or `upstream_ports` (first, last) are refused whatever
+    a token says. `worker_user`: when root starts it.
     """
 
     prefix: Path
+    runtime: Path
     module: Path
     keyring: Path
     certificate: Path
@@ -112,6 +121,13 @@ class NginxSettings:
     worker_connections: int = 16_384
     # A working day and a bit: how long a browser stays admitted by one link.
     session_lifetime_s: int = 12 * 3600
+    # Balancers in front, as networks: what they say of the client's address is believed (X-Forwarded-For, or
+    # the PROXY protocol, which then is asked of whoever connects). Without `tls` they do the TLS.
+    trusted_peers: tuple[str, ...] = ()
+    proxy_protocol: bool = False
+    tls: bool = True
+    # How long the gate's yes is good for: so late can a revoked key, or session, count for requests.
+    gate_kept_s: int = 5
     # Only with a certificate that browsers accept: they then refuse plain HTTP to this host for two years.
     hsts: bool = False
     # host:port of a UDP listener that is told of each socket's opening and end; None: nobody is.
@@ -135,6 +151,13 @@ def _is_network(value: str) -> bool:
         return False
 
 
+def _is_any_network(value: str) -> bool:
+    try:
+        return ipaddress.ip_network(value) is not None and "/" in value
+    except ValueError:
+        return False
+
+
 def _is_address(value: str) -> bool:
     host, _, port = value.rpartition(":")
     return bool(_HOST_NAME.fullmatch(host)) and port.isdecimal() and _is_port(int(port))
@@ -142,10 +165,11 @@ def _is_address(value: str) -> bool:
 
 def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
     """(setting, whether it can stand in the configuration as it is)"""
-    paths = ("prefix", "module", "keyring", "certificate", "certificate_key")
+    paths = ("prefix", "runtime", "module", "keyring", "certificate", "certificate_key")
     first, last = s.upstream_ports
     return [
         *((name, _SAFE_PATH.fullmatch(str(getattr(s, name))) is not None) for name in paths),
+        ("runtime", len(str(s.runtime)) <= RUNTIME_LENGTH_MAX),
         ("public_host", _HOST_NAME.fullmatch(s.public_host) is not None),
         ("pod_domain", s.pod_domain is None or _HOST_NAME.fullmatch(s.pod_domain) is not None),
         ("path_shape", s.path_shape or s.pod_domain is not None),
@@ -158,6 +182,10 @@ def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
         ("listen_addresses", all(_LISTEN_ADDRESS.fullmatch(a) for a in s.listen_addresses)),
         ("worker_user", s.worker_user is None or _USER_NAME.fullmatch(s.worker_user) is not None),
         ("worker_processes", s.worker_processes == "auto" or isinstance(s.worker_processes, int)),
+        ("trusted_peers", all(map(_is_any_network, s.trusted_peers))),
+        ("proxy_protocol", not s.proxy_protocol or bool(s.trusted_peers)),
+        ("tls", s.tls or bool(s.trusted_peers)),
+        ("gate_kept_s", 0 < s.gate_kept_s <= GATE_KEPT_S_MAX),
         ("session_lifetime_s", s.session_lifetime_s > 0),
     ]
 
@@ -177,7 +205,14 @@ def render(settings: NginxSettings) -> str:
         forged_headers=FORGED_HEADERS,
         pod_pattern=POD_PATTERN,
         hints_form=HINTS_FORM,
+        listen_form=_listen_form(settings),
     )
+
+
+def _listen_form(settings: NginxSettings) -> str:
+    http2 = settings.tls and not settings.http2_directive
+    words = (("ssl", settings.tls), ("http2", http2), ("proxy_protocol", settings.proxy_protocol))
+    return "".join(f" {word}" for word, holds in words if holds)
 
 
 def find_nginx(
@@ -225,6 +260,7 @@ def prepare(settings: NginxSettings) -> Path:
         _copy(source, prefix / "njs" / source.name)
     for source in (SOURCES / "pages").iterdir():
         _copy(source, prefix / "pages" / source.name)
+    claim(settings.runtime, settings.worker_user)
     if settings.worker_user is not None:
         _check_reachable(prefix, settings.worker_user)
         _check_reachable(settings.keyring.parent, settings.worker_user)
@@ -263,14 +299,19 @@ def _check_reachable(directory: Path, user: str) -> None:
 def command(install: NginxInstall, settings: NginxSettings, *options: str) -> list[str]:
     """The command line that runs nginx in the foreground; `-t` checks, `-s quit` and `-s reload` signal."""
     prefix = settings.prefix
-    config = str(prefix / "nginx.conf")
-    return [
-        install.binary,
-        "-p",
-        str(prefix),
-        "-c",
-        config,
-        "-e",
-        str(prefix / "logs" / "error.log"),
-        *options,
-    ]
+    own = [install.binary, "-p", str(prefix), "-c", str(prefix / "nginx.conf")]
+    own += ["-e", str(prefix / "logs" / "error.log"), *options]
+    return own if options else [*_opened(settings), *own]
+
+
+def _opened(settings: NginxSettings) -> list[str]:
+    """The command that opens nginx's sockets before it becomes nginx; the same as the template's."""
+    ports = [port for port in (settings.https_port, settings.http_port) if port is not None]
+    tcp = [f"{address}:{port}" for port in ports for address in settings.listen_addresses]
+    asked = [word for address in tcp for word in ("--tcp", address)]
+    return [sys.executable, "-m", "compose.listeners", *asked, "--unix", str(gate_socket(settings)), "--"]
+
+
+def gate_socket(settings: NginxSettings) -> Path:
+    """Where nginx asks its own gate."""
+    return settings.runtime / "gate.sock"

@@ -20,6 +20,7 @@ from compose.nginx_config import (
     prepare,
 )
 from compose.problems import ProblemError
+from compose.runtime_directory import runtime_directory
 from compose.supervisor import Program
 
 # What distributions call the user of web servers, the most telling first.
@@ -83,6 +84,7 @@ def front_door(environment: Environment, certificates: Certificates) -> Program:
         install = find_nginx()
         settings = NginxSettings(
             prefix=layout.nginx,
+            runtime=runtime_directory(layout.home),
             module=install.module,
             keyring=layout.keyring,
             certificate=certificates.certificate,

@@ -15,6 +15,7 @@ from compose.lock import SUPERVISOR, is_running
 from compose.problems import ProblemError
 from compose.processes import ProcessId, end_session, wait_until
 from compose.progress import Progress
+from compose.runtime_directory import discard
 from node_agent.errors import StepError
 from node_agent.firewall import Firewall, rules_for
 
@@ -31,6 +32,7 @@ def stop(layout: Layout, installation: Installation, progress: Progress) -> None
         if is_running(layout):
             _stop_supervisor(layout, progress)
         end_leftovers(layout)
+        discard(layout.home)
         stop_pods(installation.node_ids, detail)
 
 

@@ -12,65 +12,62 @@ function nowS() {
     return Math.floor(Date.now() / 1000);
 }
 
-// Read for each request (some microseconds): a rotated or revoked key counts at once, with no reload.
+// Read each time (some microseconds): a rotated or revoked key counts with no reload.
 function keyring(r) {
     return JSON.parse(fs.readFileSync(r.variables.gate_keyring));
 }
 
 // Resolves to { claims } or { reason }.
-async function claimsOf(r, use, text) {
-    const opened = await token.open(keyring(r), use, r.variables.pod, text);
+async function claimsOf(r, use, pod, text) {
+    const opened = await token.open(keyring(r), use, pod, text);
     if (opened.reason) {
         return opened;
     }
     const v = r.variables;
-    const reason = claims.problem(opened.claims, v.pod, nowS(), v.gate_networks, v.gate_ports);
+    const reason = claims.problem(opened.claims, pod, nowS(), v.gate_networks, v.gate_ports);
     return reason ? { reason: reason } : opened;
 }
 
 // Resolves to what the cookie of this pod says: { claims } or { reason }.
-async function session(r) {
-    const v = r.variables;
-    const cookie = request.cookieValue(v.http_cookie, request.cookieName(v.pod_base, v.pod));
+async function session(r, pod, base, cookies) {
+    const cookie = request.cookieValue(cookies, request.cookieName(base, pod));
     if (cookie === '') {
         return { reason: 'no_cookie' };
     }
-    return await claimsOf(r, 'cookie', cookie);
+    return await claimsOf(r, 'cookie', pod, cookie);
 }
 
-// Resolves to '' once the variables for proxy_pass are set, otherwise to the reason for refusing.
+// Resolves to '' once the answer's headers are set, otherwise to the reason for refusing.
 async function admit(r) {
-    const v = r.variables;
-    const target = request.below(v.pod_base, v.request_uri);
-    if (target === null) {
-        return 'path';
-    }
-    if (request.isFromElsewhere(r.method, v.pod_upgrade !== '', v.http_origin, v.http_sec_fetch_site, v.http_host)) {
-        return 'origin';
-    }
-    const opened = await session(r);
+    const cookies = r.headersIn['Cookie'];
+    const opened = await session(r, r.headersIn['X-Gate-Pod'], r.headersIn['X-Gate-Base'], cookies);
     if (opened.reason) {
         return opened.reason;
     }
-    v.pod_cookie = request.podCookie(v.http_cookie, opened.claims.secret);
-    v.pod_session = opened.claims.session_id;
-    v.pod_target = target.path + request.withoutToken(target.query);
-    v.pod_upstream = opened.claims.upstream;
+    const found = opened.claims;
+    const headers = r.headersOut;
+    headers['X-Gate-Cookie'] = request.podCookie(cookies, found.secret);
+    headers['X-Gate-Session'] = found.session_id;
+    headers['X-Gate-Upstream'] = found.upstream;
+    // The last second at which nginx may answer this by itself.
+    headers['X-Accel-Expires'] = `@${Math.min(found.expires_at, nowS() + Number(r.variables.gate_kept_s)) - 1}`;
     return '';
 }
 
-// js_set $gate: 'ok' or not. Whatever goes wrong, an exception too, is not 'ok'.
-async function open(r) {
-    // njs 0.8 would overwrite a return value set before the first await.
-    await 1;
+// js_content of the gate's own server: 204 lets in, whatever else goes wrong does not.
+async function check(r) {
     let reason = 'error';
     try {
         reason = await admit(r);
     } catch (e) {
         r.error(`gate: ${e}`);
     }
-    r.variables.gate_refusal = reason;
-    r.setReturnValue(reason === '' ? 'ok' : 'refused');
+    if (reason === '') {
+        r.return(204);
+    } else {
+        r.headersOut['X-Gate-Refusal'] = reason;
+        r.return(403);
+    }
 }
 
 async function cookieFor(r, opened) {
@@ -90,7 +87,7 @@ async function exchange(r) {
     if (request.below(r.variables.pod_base, r.variables.request_uri) === null) {
         return 'path';
     }
-    const opened = await claimsOf(r, 'url', r.variables.arg_tkn);
+    const opened = await claimsOf(r, 'url', r.variables.pod, r.variables.arg_tkn);
     if (opened.reason) {
         return opened.reason;
     }
@@ -117,10 +114,11 @@ async function redeem(r) {
 
 // What the start page shows itself with to the control plane: the claims of the cookie, for this use only.
 async function visitToken(r) {
-    if (!request.isVisit(r.variables.http_sec_fetch_dest)) {
+    const v = r.variables;
+    if (!request.isVisit(v.http_sec_fetch_dest)) {
         return '';
     }
-    const opened = await session(r);
+    const opened = await session(r, v.pod, v.pod_base, v.http_cookie);
     if (opened.reason) {
         return '';
     }
@@ -157,4 +155,4 @@ async function start(r) {
     r.return(503, page);
 }
 
-export default { open, redeem, start, visit };
+export default { check, redeem, start, visit };

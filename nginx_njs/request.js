@@ -87,22 +87,9 @@ function podCookie(header, secret) {
     return sent;
 }
 
-// A page elsewhere may not open this pod's sockets or change things in it. SameSite=Lax does not say so for
-// pages of the same site: another pod's host name, or an application on another port of this one.
-function isFromElsewhere(method, isSocket, origin, fetchSite, host) {
-    const harmless = !isSocket && ['GET', 'HEAD', 'OPTIONS'].includes(method);
-    if (harmless || !origin) {
-        return false;
-    }
-    if (origin === 'null') {
-        return fetchSite !== 'same-origin';
-    }
-    return origin.toLowerCase() !== 'https://' + (host || '').toLowerCase();
-}
-
 // Somebody looks at a page of its own: no frame, script or socket. Browsers from before Fetch Metadata do not say.
 function isVisit(fetchDest) {
     return !fetchDest || fetchDest === 'document';
 }
 
-export default { below, cleanLocation, cookieName, cookieValue, isFromElsewhere, isVisit, podCookie, withoutToken };
+export default { below, cleanLocation, cookieName, cookieValue, isVisit, podCookie, withoutToken };

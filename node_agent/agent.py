@@ -18,7 +18,7 @@ from node_agent.chore_kinds import HANDLERS
 from node_agent.chores import ChoreRunner
 from node_agent.errors import StepError, TakenBack
 from node_agent.executor import Executor
-from node_agent.facts import find_facts, unknown_facts
+from node_agent.facts import find_facts, store_facts, unknown_facts
 from node_agent.fencer import Fencer
 from node_agent.gateway_client import Gateway, GatewayError
 from node_agent.parts import Parts
@@ -316,7 +316,8 @@ class Agent:
             self._generations = {pod: reached for pod, reached in self._generations.items() if pod in here}
 
     def _refresh_facts(self) -> None:
-        if self._facts is None or time.monotonic() - self._facts_at_s > FACTS_EVERY_S:
+        known = self._facts is not None and self._facts.store == store_facts(self._parts)
+        if not known or time.monotonic() - self._facts_at_s > FACTS_EVERY_S:
             self._facts = find_facts(self._parts)
             self._facts_at_s = time.monotonic()
 

@@ -9,7 +9,7 @@ from node_agent.errors import StepError
 from node_agent.parts import PLAIN_RUNTIME, Parts
 from node_agent.settings import Settings
 from node_agent.ways import Found, Way
-from state.wire import NodeFacts
+from state.wire import NodeFacts, StoreFacts
 
 _BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 ETHERNET_MTU_BYTES = 1500
@@ -52,7 +52,8 @@ def find_facts(parts: Parts) -> NodeFacts:
         runtime=runtime,
         agent_version=agent_version(),
         archive_way=found.way,
-        notices=_notices(runtime, found),
+        store=store_facts(parts),
+        notices=_notices(runtime, found, store_facts(parts)),
     )
 
 
@@ -63,7 +64,15 @@ def _runtime(parts: Parts) -> str:
         return ""
 
 
-def _notices(runtime: str, found: Found) -> tuple[str, ...]:
+def store_facts(parts: Parts) -> StoreFacts | None:
+    """What the probe of the store found; None while it has not answered."""
+    found = parts.store_watch.found
+    if found is None:
+        return None
+    return StoreFacts(conditional_put=found.conditional_put, conditional_complete=found.conditional_complete)
+
+
+def _notices(runtime: str, found: Found, store: StoreFacts | None) -> tuple[str, ...]:
     notices = []
     if runtime == "":
         notices.append("no pods are started here: no sandbox runtime, and running without was not accepted")
@@ -74,6 +83,8 @@ def _notices(runtime: str, found: Found) -> tuple[str, ...]:
         notices += [*LOSSES, LOST_AT_RESTORE]
     if _BRIDGE_FILTER.exists() and _BRIDGE_FILTER.read_text().strip() != "1":
         notices.append(f"pods may reach each other: {_BRIDGE_FILTER} is off")
+    if store is not None and not (store.conditional_put and store.conditional_complete):
+        notices.append("the store has no conditional writes; keys and the database keep archives apart")
     return tuple(notices)
 
 

@@ -28,7 +28,8 @@ from node_agent.journal import Journal
 from node_agent.open_store import open_store
 from node_agent.parts import Parts, network_plan
 from node_agent.settings import Settings
-from node_agent.store import Store, StoreError
+from node_agent.store_watch import StoreWatch
+from node_agent.uploads import UploadJournal
 from node_agent.ways import Ways
 
 EXIT_CONFIGURATION = 2
@@ -75,8 +76,9 @@ def run(agent: Agent, settings: Settings) -> None:
 def make_parts(settings: Settings) -> Parts:
     """All ports on the real things. Raises OSError or ValueError for settings that cannot be."""
     points = Failpoints(os.environ.get(VARIABLE, ""))
-    store = points.around(open_store(settings.store_url), "store")
-    threading.Thread(target=_probe, args=(store, settings), name="store-probe", daemon=True).start()
+    uploads = UploadJournal(settings.data_dir / "uploads")
+    store, store_watch = points.around(open_store(settings.store_url, uploads), "store"), StoreWatch()
+    store_watch.start(store, uploads, settings.store_url.partition("?")[0])
     blocked = (*settings.blocked_networks, *_addresses_of(settings.gateway_url))
     mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()
     name_servers = name_servers_of(RESOLV_CONF.read_text()) if RESOLV_CONF.exists() else ()
@@ -93,6 +95,7 @@ def make_parts(settings: Settings) -> Parts:
         network=network_plan(settings.node_id, mtu_bytes),
         fences=Fences(settings.data_dir / "fences.json"),
         ways=ways,
+        store_watch=store_watch,
     )
 
 
@@ -102,16 +105,6 @@ def _addresses_of(url: str) -> tuple[str, ...]:
         return tuple(socket.gethostbyname_ex(urlsplit(url).hostname or "")[2])
     except OSError:
         return ()
-
-
-def _probe(store: Store, settings: Settings) -> None:
-    """Say early what would fail late. Not fatal: pods that are here can be used meanwhile."""
-    try:
-        found = store.probe()
-    except StoreError as error:
-        log.error("store.unusable", store=settings.store_url.partition("?")[0], why=str(error))
-    else:
-        log.info("store.usable", conditional_put=found.conditional_put)
 
 
 def configure_logs(settings: Settings) -> None:

@@ -6,17 +6,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from node_agent.directory_store import DirectoryStore
 from node_agent.s3_store import S3Store
 from node_agent.store import Store
+from node_agent.uploads import UploadJournal
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, journal: UploadJournal | None = None) -> Store:
     """`file:///path`, or `s3://bucket/prefix?endpoint=http://host:port&region=name`.
 
     S3 credentials come from where AWS tools look: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the shared
-    files, or the instance's role. Nothing is contacted yet: call `probe`. Raises ValueError on another URL.
+    files, or the instance's role. With a journal, a write that was cut off is gone on with. Nothing is
+    contacted yet: call `probe`. Raises ValueError on another URL.
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
-        return DirectoryStore(Path(unquote(parts.path)))
+        return DirectoryStore(Path(unquote(parts.path)), journal)
     if parts.scheme == "s3" and parts.netloc:
         options = parse_qs(parts.query, strict_parsing=bool(parts.query))
         _refuse_unknown_options(url, options)
@@ -25,6 +27,7 @@ def open_store(url: str) -> Store:
             prefix=parts.path.strip("/"),
             endpoint_url=options.get("endpoint", [None])[0],
             region=options.get("region", [None])[0],
+            journal=journal,
         )
     raise ValueError(
         f"store URL {url!r} is not understood: use file:///absolute/path, or "

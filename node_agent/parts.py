@@ -15,6 +15,7 @@ from node_agent.ready_memory import ReadyMemory
 from node_agent.runtime import NetworkPlan, Runtime
 from node_agent.settings import Settings
 from node_agent.steps import check_epoch
+from node_agent.store_watch import StoreWatch
 from node_agent.ways import Ways
 from state.wire import Action
 
@@ -42,6 +43,7 @@ class Parts:
     fences: Fences
     ways: Ways
     ready: ReadyMemory = field(default_factory=ReadyMemory)
+    store_watch: StoreWatch = field(default_factory=StoreWatch)
     ide_answers: Callable[[str, int, str], bool] = ide_answers
 
     def container_runtime(self) -> str:

@@ -7,10 +7,12 @@ Correctness never rests on conditional puts alone, for not every store has them 
 keys carry epoch and attempt, and the database's compare-and-set has the last word.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -84,22 +86,32 @@ class StoredBlob:
 
 @dataclass(frozen=True, slots=True)
 class StoreCapabilities:
-    """What a probe found. Without `conditional_put` two racing manifests may overwrite one another."""
+    """What a probe found: whether the store refuses to replace an object where it is asked to.
+
+    Without `conditional_put` two racing manifests, without `conditional_complete` two racing uploads of one
+    key may overwrite one another; keys with epoch and attempt see to it that there are no two.
+    """
 
     conditional_put: bool
+    conditional_complete: bool
 
 
 class BlobWriter(Protocol):
     """A blob under way: bounded memory, and nothing visible under its key before `commit`.
 
-    Leaving the `with` block without a commit aborts. All methods raise StoreError only.
+    Leaving the `with` block without a commit aborts; except after StoreUnavailable, when a store that keeps a
+    journal leaves what has arrived to the retry. All methods raise StoreError only.
     """
 
     def write(self, data: bytes) -> None:
         """Append. May block until earlier bytes are on their way."""
 
     def commit(self) -> StoredBlob:
-        """Make the whole blob visible, durably, in one step. Replaces what was under the key."""
+        """Make the whole blob visible, durably, in one step.
+
+        Blobs are never replaced: the same bytes already there are success, others raise StoreConflict (where
+        the store has no conditions: short of a race).
+        """
         ...
 
     def abort(self) -> None:
@@ -118,7 +130,7 @@ class Store(Protocol):
     """Blobs and manifests under keys. Safe to use from several threads; raises StoreError only."""
 
     def open_writer(self, key: str) -> BlobWriter:
-        """Begin a blob. The caller picks a fresh key: an existing blob would be replaced at commit."""
+        """Begin a blob, or go on with one that this node has begun under this key and not finished."""
         ...
 
     def open_reader(self, key: str) -> AbstractContextManager[Iterator[bytes]]:
@@ -143,6 +155,10 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove; nothing there is success."""
+
+    def drop_unfinished(self, older_than: timedelta) -> int:
+        """Drop unfinished writes, anybody's, in which nothing has happened for so long; how many."""
+        ...
 
     def probe(self) -> StoreCapabilities:
         """Write, read and remove a scratch key. Raises what would fail later; finds what the store can."""
@@ -169,4 +185,19 @@ def settle_conflict(store: Store, key: str, data: bytes) -> None:
     except StoreTooLarge:
         there = None
     if there != data:
-        raise StoreConflict(f"{key} is already in the store with other content; it was left as it is")
+        raise other_content(key)
+
+
+def other_content(key: str) -> StoreConflict:
+    """The error of a write that would have replaced something."""
+    return StoreConflict(f"{key} is already in the store with other content; it was left as it is")
+
+
+def check_same(key: str, there: Iterable[bytes], size_bytes: int, sha256: str) -> None:
+    """Raise StoreConflict unless what is there has this size and digest; reads all of it."""
+    running, read_bytes = hashlib.sha256(), 0
+    for chunk in there:
+        running.update(chunk)
+        read_bytes += len(chunk)
+    if read_bytes != size_bytes or running.hexdigest() != sha256:
+        raise other_content(key)

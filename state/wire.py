@@ -213,6 +213,13 @@ class StrangeContainer(Wire):
     why: str
 
 
+class StoreFacts(Wire):
+    """Whether a node's store refuses to replace an object where it is asked to, found out by a probe."""
+
+    conditional_put: bool
+    conditional_complete: bool
+
+
 class NodeFacts(Wire):
     """What a node is and can do, found out when the agent started."""
 
@@ -226,6 +233,8 @@ class NodeFacts(Wire):
     agent_version: str
     # `fast`, `safe`, or empty: not found out yet.
     archive_way: str = ""
+    # None: the store has not answered yet.
+    store: StoreFacts | None = None
     notices: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from node_agent.open_store import open_store
 from node_agent.store import (
     Store,
+    StoreCapabilities,
     StoreConflict,
     StoreError,
     StoreKeyInvalid,
@@ -86,6 +88,20 @@ def read(store: Store, key: str) -> bytes:
         return b"".join(chunks)
 
 
+def killed_after_writing(subject: Subject, key: str, size_bytes: int) -> None:
+    """A writer of so many bytes, in a process of its own that is killed before it commits."""
+    program = (
+        "import sys, time; from node_agent.open_store import open_store\n"
+        f"writer = open_store({subject.url!r}).open_writer({key!r})\n"
+        f"writer.write(bytes({size_bytes})); print('written', flush=True); time.sleep(600)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    with child:
+        assert child.stdout
+        assert child.stdout.readline() == b"written\n"
+        child.kill()
+
+
 @lawful
 @given(chunks=st.lists(st.binary(max_size=5000), max_size=8))
 def test_any_bytes_come_back_however_they_were_cut(subject: Subject, chunks: list[bytes]) -> None:
@@ -144,33 +160,39 @@ def test_leaving_the_block_without_commit_aborts(subject: Subject) -> None:
 def test_a_killed_writer_leaves_nothing_visible(subject: Subject, size_bytes: int) -> None:
     """kill -9 in the middle of a write: the key stays absent, and a second try is clean."""
     key = subject.key()
-    program = (
-        "import sys, time; from node_agent.open_store import open_store\n"
-        f"writer = open_store({subject.url!r}).open_writer({key!r})\n"
-        f"writer.write(bytes({size_bytes})); print('written', flush=True); time.sleep(600)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    with child:
-        assert child.stdout
-        assert child.stdout.readline() == b"written\n"
-        child.kill()
+    killed_after_writing(subject, key, size_bytes)
     assert subject.store.head(key) is None
     assert subject.store.list(key) == ()
     write(subject.store, key, b"second try")
     assert read(subject.store, key) == b"second try"
 
 
-def test_a_commit_replaces_what_was_there(subject: Subject) -> None:
-    """Blobs are replaced whole: an attempt that is run again wins over its own earlier half."""
-    key = subject.key()
-    write(subject.store, key, b"first, longer")
-    write(subject.store, key, b"second")
-    assert read(subject.store, key) == b"second"
+@pytest.mark.parametrize("size_bytes", [10, 20 * MIB])
+def test_a_blob_is_never_replaced(subject: Subject, size_bytes: int) -> None:
+    """The same bytes under the same key again are success; others are a conflict, and the first stay."""
+    key, first = subject.key(), os.urandom(size_bytes)
+    write(subject.store, key, first)
+    write(subject.store, key, first)
+    for other in (first[:-1] + bytes([first[-1] ^ 1]), first[:-1], first + b"x", bytes(size_bytes), b""):
+        with pytest.raises(StoreConflict):
+            write(subject.store, key, other)
+    assert read(subject.store, key) == first
+
+
+def test_unfinished_writes_are_dropped_once_they_are_old(subject: Subject) -> None:
+    """A killed writer's parts cost room: what nobody has added to for long enough goes, and only that."""
+    subject.store.drop_unfinished(timedelta(seconds=-1))
+    # So much that some parts have arrived before the last is begun: moto dates uploads to 2010, parts truly.
+    killed_after_writing(subject, subject.key(), 60 * MIB)
+    assert subject.store.drop_unfinished(timedelta(hours=1)) == 0
+    assert subject.store.drop_unfinished(timedelta(seconds=-1)) == 1
+    assert subject.store.drop_unfinished(timedelta(seconds=-1)) == 0
 
 
 def test_the_probe_tells_the_truth_about_conditional_puts(subject: Subject) -> None:
     """moto and directories have them, rclone ignores the condition; the scratch key is gone afterwards."""
-    assert subject.store.probe().conditional_put is subject.conditional_put
+    can = subject.conditional_put
+    assert subject.store.probe() == StoreCapabilities(conditional_put=can, conditional_complete=can)
     assert subject.store.list("probe/") == ()
 
 

@@ -21,6 +21,7 @@ def shared_front() -> Iterator[Front]:
 def front(shared_front: Front) -> Iterator[Front]:
     """With nothing remembered of earlier tests, and the keyring as it was at the end."""
     keyring = shared_front.keyring
+    shared_front.hints.forget()
     for pod in (*shared_front.pods.values(), shared_front.api):
         pod.seen.clear()
         pod.answers.clear()

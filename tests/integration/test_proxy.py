@@ -1,11 +1,14 @@
 """The access path through a real nginx: opening, sockets, keys, and what is shown when a pod is not there."""
 
 import http.client
+import os
 import re
+import signal
 import socket
 import ssl
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -130,15 +133,48 @@ def test_a_socket_passes_through(front: Front) -> None:
     assert seen.all("cookie") == [f"code-server-session={SECRET['pod-a']}"]
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost", "https://localhost"])
-def test_a_page_from_elsewhere_opens_no_socket_and_posts_nothing(front: Front, origin: str) -> None:
-    """Even with the cookie: SameSite does not stop pages of the same site."""
-    headers = [front.cookie("pod-a"), ("Origin", origin)]
+ORIGINS = [
+    # (method or SOCKET, Origin, Sec-Fetch-Site), let in; HOST stands for the host with its port
+    ("SOCKET", "https://HOST", None, True),
+    ("SOCKET", "HTTPS://HOST", None, True),
+    ("SOCKET", None, None, True),
+    ("SOCKET", "https://localhost", None, False),
+    ("SOCKET", "http://HOST", None, False),
+    ("SOCKET", "https://HOST.evil.example", None, False),
+    ("SOCKET", "https://evil.example", "same-origin", False),
+    ("SOCKET", "null", None, False),
+    ("POST", "https://evil.example", "cross-site", False),
+    ("POST", "null", "same-origin", True),
+    ("POST", "null", "same-site", False),
+    ("DELETE", "https://HOST", "same-origin", True),
+    ("DELETE", "https://evil.example|same-origin|https://HOST", None, False),
+    ("GET", "https://evil.example", "cross-site", True),
+]
 
-    with pytest.raises(InvalidStatus), socket_to(front, "/pods/pod-a/ws", *headers):
-        pass
-    assert front.nginx.ask("/pods/pod-a/", headers, method="POST", body=b"").status == 403
-    assert front.reached() == 0
+
+@pytest.mark.parametrize(("method", "origin", "site", "let_in"), ORIGINS)
+def test_a_page_from_elsewhere_opens_no_socket_and_changes_nothing(
+    front: Front, method: str, origin: str | None, site: str | None, let_in: bool
+) -> None:
+    """Even with a cookie that was let in a moment ago: SameSite does not stop pages of the same site."""
+    cookie = front.cookie("pod-a")
+    front.nginx.ask("/pods/pod-a/", [cookie])
+    named = [("Origin", origin.replace("HOST", front.nginx.host))] if origin else []
+    headers = [cookie, *named, *([("Sec-Fetch-Site", site)] if site else [])]
+
+    assert status_of(front, method, headers) == ((101 if method == "SOCKET" else 200) if let_in else 403)
+    assert front.reached() == (2 if let_in else 1)
+
+
+def status_of(front: Front, method: str, headers: list[tuple[str, str]]) -> int:
+    """How a request to pod-a by this method, or a socket, is answered."""
+    if method != "SOCKET":
+        return front.nginx.ask("/pods/pod-a/", headers, method=method, body=b"").status
+    try:
+        with socket_to(front, "/pods/pod-a/ws", *headers):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
 
 
 def test_a_socket_outlives_a_reload(front: Front) -> None:
@@ -164,20 +200,31 @@ def test_a_rotated_key_counts_at_once_without_a_reload(front: Front) -> None:
         assert front.open("pod-a").status == 303
 
         front.write_keyring(front.keyring.rotated())
-        assert_refused(front.nginx.ask("/pods/pod-a/", [old_cookie, *PAGE]))
         assert_refused(front.nginx.ask(f"/pods/pod-a/?tkn={old_link}", PAGE))
+        assert_refused_in_time(front, old_cookie)
         connection.send("still there")
         assert connection.recv() == "still there"
 
 
+def assert_refused_in_time(front: Front, cookie: tuple[str, str]) -> None:
+    """The gate's last yes is kept for some seconds; from then on it is refused."""
+    deadline = time.monotonic() + 4 * front.nginx.settings.gate_kept_s
+    while (answer := front.nginx.ask("/pods/pod-a/", [cookie, *PAGE])).status == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert_refused(answer)
+
+
 def test_a_revoked_key_opens_nothing_more(front: Front) -> None:
-    """Taken out of the ring, all it sealed is refused at the next request."""
+    """Taken out of the ring, all it sealed is refused: what is new at once, what was let in soon."""
     leaked = front.keyring.current
-    cookie = front.cookie("pod-a")
+    cookie, used = front.cookie("pod-a"), front.cookie("pod-a")
+    front.nginx.ask("/pods/pod-a/", [used])
 
     front.write_keyring(front.keyring.without(leaked))
 
     assert_refused(front.nginx.ask("/pods/pod-a/", [cookie, *PAGE]))
+    assert_refused_in_time(front, used)
     assert front.open("pod-a").status == 303
 
 
@@ -269,6 +316,19 @@ def test_the_control_plane_is_served_under_its_paths_only(front: Front) -> None:
     assert len(front.api.seen) == count
 
 
+def test_a_killed_nginx_starts_again() -> None:
+    """What it left behind, its socket's file too, is not in the way."""
+    with front_directory() as directory, front_door(directory) as front:
+        master = front.nginx.process
+        children = Path(f"/proc/{master.pid}/task/{master.pid}/children").read_text().split()
+        for pid in (master.pid, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        master.wait()
+        (front.nginx.settings.prefix / "nginx.pid").unlink()
+        with running_nginx(front.nginx.settings) as front.nginx:
+            assert front.nginx.ask("/pods/pod-a/", [front.cookie("pod-a")]).status == 200
+
+
 def test_an_open_pod_does_not_need_the_control_plane() -> None:
     """LAW: with the API gone, links already given out open, pages load and sockets live; the API says 503."""
     with front_directory() as directory, front_door(directory) as front:
@@ -278,7 +338,7 @@ def test_an_open_pod_does_not_need_the_control_plane() -> None:
             https_port=free_port(),
             http_port=None,
         )
-        gone = replace(gone, prefix=directory / "alone")
+        gone = replace(gone, prefix=directory / "alone", runtime=directory / "run-alone")
         with running_nginx(gone) as nginx:
             front.nginx = nginx
             assert front.open("pod-a").status == 303

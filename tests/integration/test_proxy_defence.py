@@ -1,5 +1,6 @@
 """Attacks on the access path, in tables: what is refused, and what a pod gets to see of the rest."""
 
+import stat
 import time
 
 import pytest
@@ -82,6 +83,58 @@ def test_a_cookie_that_is_not_good_is_refused(front: Front, name: str) -> None:
     assert front.reached() == 0
 
 
+# Asked just after a good cookie of pod-a was let in, which nginx keeps: (path, Cookie, more headers)
+POISONED = {
+    "another pod's path": lambda ours: ("/pods/pod-b/", ours, []),
+    "another pod's name": lambda ours: ("/pods/pod-b/", ours.replace("pod-a", "pod-b"), []),
+    "shorter": lambda ours: ("/pods/pod-a/", ours[:-1], []),
+    "longer": lambda ours: ("/pods/pod-a/", ours + "A", []),
+    "another's beside it": lambda ours: ("/pods/pod-a/", f"{ours}; {ours}", []),
+    "the pod in the key": lambda ours: ("/pods/pod-b/", f"pod-a {ours}", []),
+    "none": lambda _: ("/pods/pod-a/", "x=1", []),
+    "the gate's own headers": lambda ours: (
+        "/pods/pod-b/",
+        "x=1",
+        [("X-Gate-Pod", "pod-a"), ("X-Gate-Base", "/pods/pod-a/"), ("X-Gate-Cookie", ours)],
+    ),
+    "what the gate answers": lambda _: (
+        "/pods/pod-a/",
+        "x=1",
+        [("X-Gate-Upstream", "127.0.0.1:1"), ("X-Accel-Expires", "9")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POISONED)
+def test_what_was_let_in_lets_in_nothing_else(front: Front, name: str) -> None:
+    """The kept yes is for one pod and these very cookies."""
+    ours = front.cookie("pod-a")[1]
+    assert front.nginx.ask("/pods/pod-a/", [("Cookie", ours)]).status == 200
+    path, cookies, more = POISONED[name](ours)
+
+    assert_refused(front.nginx.ask(path, [("Cookie", cookies), *more, *PAGE]))
+    assert front.reached() == 1
+
+
+def test_what_was_let_in_is_for_the_workers_only(front: Front) -> None:
+    """The kept answers hold sessions' secrets, and the gate answers whoever reaches its socket."""
+    runtime = front.nginx.settings.runtime
+
+    assert stat.S_IMODE(runtime.stat().st_mode) & 0o007 == 0
+    assert stat.S_IMODE((runtime / "gate").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("cookies", [600, 1350, 1500, 6000, 15_000])
+def test_long_cookies_of_applications_do_not_shut_a_pod(front: Front, cookies: int) -> None:
+    """Whatever fits into nginx's buffer for one header goes to the pod, at the second time too."""
+    name, ours = front.cookie("pod-a")
+    theirs = f"app={'x' * (cookies - len(ours))}" if cookies > len(ours) else "app=x"
+
+    for _ in range(2):
+        assert front.nginx.ask("/pods/pod-a/", [(name, f"{ours}; {theirs}")]).status == 200
+        assert front.pods["pod-a"].seen[-1].all("cookie")[0].endswith(f"; {theirs}")
+
+
 PATH_TRICKS = [
     "/pods/pod-b/../pod-a/x",
     "/pods/pod-b/%2e%2e/pod-a/x",
@@ -108,6 +161,10 @@ PATH_TRICKS = [
     "/_codepods_redeem",
     "/_codepods/../nginx.conf",
     "/pods/pod-a/../../_codepods/refused.html",
+    "/_codepods_gate",
+    "/_codepods_gate_long",
+    "/_codepods_socket",
+    "/_codepods_opened",
 ]
 
 

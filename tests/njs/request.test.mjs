@@ -78,25 +78,3 @@ test('our cookie counts only when there is exactly one', () => {
         assert.equal(request.cookieValue(header, OURS), expected, header);
     }
 });
-
-test('pages from elsewhere open no sockets and change nothing', () => {
-    const HOST = 'pods.example:8443';
-    const cases = [
-        // method, socket, Origin, Sec-Fetch-Site, from elsewhere
-        ['GET', true, 'https://pods.example:8443', undefined, false],
-        ['GET', true, 'https://PODS.example:8443', undefined, false],
-        ['GET', true, 'https://pods.example', undefined, true],
-        ['GET', true, 'http://pods.example:8443', undefined, true],
-        ['GET', true, 'https://pods.example:8443.evil.example', undefined, true],
-        ['GET', true, 'null', undefined, true],
-        ['GET', true, undefined, undefined, false],
-        ['POST', false, 'https://evil.example', 'cross-site', true],
-        ['POST', false, 'null', 'same-origin', false],
-        ['POST', false, 'null', 'same-site', true],
-        ['DELETE', false, 'https://pods.example:8443', 'same-origin', false],
-        ['GET', false, 'https://evil.example', 'cross-site', false],
-    ];
-    for (const [method, socket, origin, site, expected] of cases) {
-        assert.equal(request.isFromElsewhere(method, socket, origin, site, HOST), expected, `${method} ${origin} ${site}`);
-    }
-});

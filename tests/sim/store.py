@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 from node_agent.store import (
@@ -10,6 +11,7 @@ from node_agent.store import (
     BlobWriter,
     Store,
     StoreCapabilities,
+    StoreConflict,
     StoredBlob,
     StoreNotFound,
     StoreTooLarge,
@@ -112,7 +114,11 @@ class SimStore(Store):
 
     def probe(self) -> StoreCapabilities:
         """See Store."""
-        return StoreCapabilities(conditional_put=True)
+        return StoreCapabilities(conditional_put=True, conditional_complete=True)
+
+    def drop_unfinished(self, older_than: timedelta) -> int:
+        """See Store: nothing unfinished is left here."""
+        return 0
 
 
 class _Writer(BlobWriter):
@@ -126,7 +132,13 @@ class _Writer(BlobWriter):
 
     def commit(self) -> StoredBlob:
         data = bytes(self._data)
-        self._store.call("commit", self._key, lambda: self._store.put("blob", self._key, data), mutates=True)
+
+        def effect() -> None:
+            if self._store.objects.get(self._key, data) != data:
+                raise StoreConflict(f"{self._key} is already in the store with other content")
+            self._store.put("blob", self._key, data)
+
+        self._store.call("commit", self._key, effect, mutates=True)
         return StoredBlob(self._key, len(data), hashlib.sha256(data).hexdigest())
 
     def abort(self) -> None:

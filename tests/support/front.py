@@ -74,6 +74,7 @@ def front_door(directory: Path) -> Iterator[Front]:
     with recording_pod() as pod_a, recording_pod() as pod_b, recording_pod() as api, hint_listener() as hints:
         settings = NginxSettings(
             prefix=directory / "nginx",
+            runtime=directory / "run",
             module=install.module,
             keyring=directory / "keyring.json",
             certificate=certificate,

@@ -39,6 +39,15 @@ class Hints:
         """The first such line about this session."""
         return self.wait(lambda line: (line["session"], line["event"]) == (session, event))
 
+    def forget(self) -> None:
+        """Make room for what is to come: the kernel drops what nobody reads."""
+        self.came.clear()
+        self.listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.listener.recv(DATAGRAM_BYTES_MAX)
+        self.listener.settimeout(WAIT_S_MAX)
+
     def _next(self) -> dict[str, Any]:
         text = self.listener.recv(DATAGRAM_BYTES_MAX).decode()
         frame = _FRAME.match(text)

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import shutil
 import socket
 import ssl
@@ -19,6 +20,7 @@ from compose.nginx_config import NginxInstall, NginxSettings, command, find_ngin
 
 START_TIMEOUT_S_MAX = 10.0
 STOP_TIMEOUT_S_MAX = 10.0
+LOG_WAIT_S_MAX = 10.0
 WORKER_USER = "www-data" if os.geteuid() == 0 else None
 
 
@@ -151,8 +153,14 @@ class RunningNginx:
         subprocess.run(command(self.install, self.settings, "-s", "reload"), check=True, capture_output=True)
 
     def access_log(self) -> str:
-        """Everything logged about requests that have ended."""
-        return (self.settings.prefix / "logs" / "access.log").read_text()
+        """All that is logged of requests that have ended, up to one of our own: nginx writes in pieces."""
+        last = f"/logged-{secrets.token_hex(8)}"
+        self.ask(last)
+        deadline = time.monotonic() + LOG_WAIT_S_MAX
+        while last not in (told := (self.settings.prefix / "logs" / "access.log").read_text()):
+            assert time.monotonic() < deadline, "nginx wrote no log"
+            time.sleep(0.05)
+        return told
 
     def error_log(self) -> str:
         """nginx's own complaints."""
@@ -167,17 +175,19 @@ def running_nginx(settings: NginxSettings) -> Iterator[RunningNginx]:
     with subprocess.Popen(command(install, settings), stderr=subprocess.PIPE) as process:
         nginx = RunningNginx(settings, install, process)
         try:
-            _await_port(nginx)
+            _await_started(nginx)
             yield nginx
         finally:
             process.terminate()
             process.wait(STOP_TIMEOUT_S_MAX)
 
 
-def _await_port(nginx: RunningNginx) -> None:
+def _await_started(nginx: RunningNginx) -> None:
+    """Its ports were open before it was there; its pid is written when it has read its configuration."""
     deadline = time.monotonic() + START_TIMEOUT_S_MAX
+    pid_file = nginx.settings.prefix / "nginx.pid"
     while time.monotonic() < deadline and nginx.process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", nginx.settings.https_port)):
+        if pid_file.exists():
             return
         time.sleep(0.02)
     nginx.process.kill()

@@ -10,6 +10,7 @@ from compose.nginx_config import NginxConfigError, NginxSettings, find_nginx, pr
 
 SETTINGS = NginxSettings(
     prefix=Path("/srv/front"),
+    runtime=Path("/run/front"),
     module=Path("/usr/lib/nginx/modules/ngx_http_js_module.so"),
     keyring=Path("/srv/keyring.json"),
     certificate=Path("/srv/server.crt"),
@@ -46,6 +47,13 @@ SETTINGS = NginxSettings(
         {"worker_user": "root;"},
         {"worker_processes": "2; x"},
         {"session_lifetime_s": 0},
+        {"runtime": Path("/run/" + "x" * 100)},
+        {"gate_kept_s": 0},
+        {"gate_kept_s": 6},
+        {"hints_address": "127.0.0.1"},
+        {"trusted_peers": ("10.0.0.1",)},
+        {"proxy_protocol": True},
+        {"tls": False},
     ],
 )
 def test_a_value_that_nginx_could_misread_is_refused(change: dict[str, Any]) -> None:
