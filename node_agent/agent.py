@@ -88,11 +88,16 @@ class Agent:
             ("fencer", self._fencer.run),
         ]
         loops += [(f"worker-{n}", self._work_loop) for n in range(self._parts.settings.workers_max)]
+        if self._parts.settings.keep_images:
+            loops.append(("image-keeper", self._keep_images))
         loops += [(f"chores-{n}", self.chores.run) for n in range(self._parts.settings.chores_at_once)]
         for name, loop in loops:
             thread = threading.Thread(target=self._keep_on, args=(loop,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def _keep_images(self) -> None:
+        self._parts.images.keep_on(self._parts.settings.keep_images_after_s, self._stopping)
 
     def _keep_on(self, loop: Callable[[], None]) -> None:
         """An error that nobody expected must not end a thread that the node lives by (LAW 12)."""

@@ -15,6 +15,7 @@ from docker.types import IPAMConfig, LogConfig, Mount
 from node_agent import docker_reading, labels
 from node_agent.docker_errors import image_error, translated
 from node_agent.docker_files import DockerFiles
+from node_agent.docker_images import DockerImages
 from node_agent.docker_version import check_api_version
 from node_agent.errors import EngineUnavailable, NotFound
 from node_agent.runtime import (
@@ -66,6 +67,11 @@ class DockerRuntime:
     def files(self) -> DockerFiles:
         """Containers' files through the API."""
         return DockerFiles(self._node_id, self._transfer_client)
+
+    @property
+    def images(self) -> DockerImages:
+        """Whole images."""
+        return DockerImages(self._transfer_client)
 
     def look(self) -> Sight:
         """All containers and volumes with this node's label."""

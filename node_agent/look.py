@@ -61,11 +61,11 @@ def _with_makings(parts: Parts, action: Action, step: CreatePod | RestorePod, se
         seen,
         volume=state,
         lab_missing=bool(lab and usable and not lab_is_there(usable, lab)),
-        image_id=parts.runtime.image_id(_image_wanted(parts, step)),
+        image_id=parts.runtime.image_id(image_wanted(parts, step)),
     )
 
 
-def _image_wanted(parts: Parts, step: CreatePod | RestorePod) -> str:
+def image_wanted(parts: Parts, step: CreatePod | RestorePod) -> str:
     """The pinned id where there is one: changes lie on exactly that image."""
     if step.spec.image_id is None and isinstance(step, RestorePod):
         return parts.archives.image_id_of(step.archive) or step.spec.image

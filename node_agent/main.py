@@ -24,6 +24,7 @@ from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, name_servers_of, rules_for
 from node_agent.gateway_client import GatewayClient
 from node_agent.host import HostFiles
+from node_agent.images import Images
 from node_agent.journal import Journal
 from node_agent.open_store import open_store
 from node_agent.parts import Parts, network_plan
@@ -96,6 +97,7 @@ def make_parts(settings: Settings) -> Parts:
         fences=Fences(settings.data_dir / "fences.json"),
         ways=ways,
         store_watch=store_watch,
+        images=Images(runtime, store),
     )
 
 

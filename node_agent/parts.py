@@ -9,6 +9,7 @@ from node_agent.errors import StepError, TakenBack
 from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, bridge_name
 from node_agent.host import HostFiles
+from node_agent.images import Images
 from node_agent.journal import Journal
 from node_agent.readiness import ide_answers
 from node_agent.ready_memory import ReadyMemory
@@ -42,6 +43,7 @@ class Parts:
     network: NetworkPlan
     fences: Fences
     ways: Ways
+    images: Images
     ready: ReadyMemory = field(default_factory=ReadyMemory)
     store_watch: StoreWatch = field(default_factory=StoreWatch)
     ide_answers: Callable[[str, int, str], bool] = ide_answers

@@ -10,7 +10,7 @@ from typing import assert_never
 from node_agent import labels, removal
 from node_agent.errors import ImageNotFound, NotFound, StepError, TakenBack
 from node_agent.host import disk_errors
-from node_agent.look import find_volume
+from node_agent.look import find_volume, image_wanted
 from node_agent.parts import Fence, Parts, ProgressNote
 from node_agent.readiness import POLL_EVERY_S
 from node_agent.runtime import STOP_GRACE_S, Container, ContainerPlan, Volume, VolumeState
@@ -33,7 +33,7 @@ from node_agent.steps import (
     UnpauseContainer,
 )
 from node_agent.ways import Way
-from state.wire import Action, ArchiveMade, ArchiveSource, PodSpec, StartPod
+from state.wire import Action, ArchiveMade, ArchiveSource, CreatePod, PodSpec, RestorePod, StartPod
 
 LOG_LINES_SHOWN = 15
 INSPECT_EVERY_S = 0.2
@@ -132,12 +132,18 @@ class Performer:
             host.mark(volume, VolumeState.WHOLE)
 
     def _pull(self, spec: PodSpec) -> None:
+        step = self._action.step
+        assert isinstance(step, CreatePod | RestorePod)
+        wanted = image_wanted(self._parts, step)
+        if self._parts.images.fetch(wanted, partial(self._note, "fetching the image")):
+            return
         self._note("pulling the image", 0, None)
         self._parts.runtime.pull(spec.image)
-        if self._parts.runtime.image_id(spec.image_id or spec.image) is None:
+        if self._parts.runtime.image_id(wanted) is None:
             raise ImageNotFound(
-                f"The pod was made of the image {spec.image_id}, which is not on the node; {spec.image!r} "
-                "now names another one. Load the old image on the node (docker load), or pull it by digest."
+                f"The pod was made of the image {wanted}, which is neither on the node nor in the store; "
+                f"{spec.image!r} now names another one. Load the old image on the node (docker load), or "
+                "pull it by digest."
             )
 
     def _make_container(self, spec: PodSpec, image_id: str, source: ArchiveSource | None) -> None:

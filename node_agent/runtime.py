@@ -205,8 +205,32 @@ class EngineFiles(Protocol):
         ...
 
 
+class EngineImages(Protocol):
+    """Whole images, in and out of the engine. Raises `errors.StepError` only."""
+
+    def layers_of(self, image_id: str) -> tuple[str, ...]:
+        """The digests of an image's unpacked layers, lowest first. Raises NotFound."""
+        ...
+
+    def chains(self) -> frozenset[tuple[str, ...]]:
+        """Every stack of layers that the engine has, from the lowest up."""
+        ...
+
+    def save(self, image_id: str) -> AbstractContextManager[Iterator[bytes]]:
+        """The image as `docker save` writes it."""
+        ...
+
+    def load(self, chunks: Iterable[bytes]) -> None:
+        """Take in what `docker save` writes; layers of stacks that are there may be missing in it."""
+
+
 class Runtime(Protocol):
     """A container engine. Only what carries this node's label is ever listed."""
+
+    @property
+    def images(self) -> EngineImages:
+        """The way to whole images."""
+        ...
 
     @property
     def files(self) -> EngineFiles:

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     # slower, `auto` tries the fast way at the agent's start, and takes the safe one where that does not work.
     archive_way: Literal["auto", "fast", "safe"] = "auto"
 
+    # Whether images of pods are copied to the store, once each, so that a restore needs no registry; and how
+    # long after its start the agent first looks which are not there yet.
+    keep_images: bool = True
+    keep_images_after_s: Annotated[float, Field(ge=0)] = 60.0
+
     # What this node offers to pods; None: all of the machine.
     cpu_millis: Annotated[int, Field(gt=0)] | None = None
     memory_mib: Annotated[int, Field(gt=0)] | None = None

@@ -44,6 +44,14 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         (f"{_SAFE_WAY}::test_nothing_mounted_is_ever_read",),
     ),
     Mutant(
+        "a kept layer's digest is not looked at",
+        "LAW 7",
+        "node_agent/archive/image_store.py",
+        '    if size_bytes != layer.tar_bytes or f"sha256:{running.hexdigest()}" != layer.diff_id:',
+        "    if size_bytes < 0:",
+        ("tests/integration/test_images_kept.py::test_what_was_changed_in_the_store_is_noticed",),
+    ),
+    Mutant(
         "epochs are not written down",
         "LAW 5",
         "node_agent/journal.py",

@@ -13,6 +13,7 @@ from node_agent.agent import Agent
 from node_agent.archives import Archives
 from node_agent.fencer import Fences
 from node_agent.gateway_client import GatewayError
+from node_agent.images import Images
 from node_agent.parts import Parts, ProgressNote, no_note
 from node_agent.results import Results
 from node_agent.runtime import NetworkPlan
@@ -157,6 +158,7 @@ class AgentActor:
             firewall=cast("Any", SimFirewall()),
             network=NetworkPlan("net", "br", 1500),
             fences=Fences(Path("/nonexistent/fences.json")),
+            images=Images(docker, store),
             ways=Ways(docker, "fast", Path("/sim/scratch")),
             ide_answers=docker.answers,
         )

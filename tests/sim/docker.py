@@ -12,6 +12,7 @@ from node_agent.runtime import (
     ContainerPlan,
     EngineFacts,
     EngineFiles,
+    EngineImages,
     NetworkPlan,
     Sight,
     Status,
@@ -128,6 +129,11 @@ class SimDocker:
     def files(self) -> EngineFiles:
         """See Runtime; only the fast way is simulated, and it asks for nothing but a directory."""
         return cast("EngineFiles", self)
+
+    @property
+    def images(self) -> EngineImages:
+        """See Runtime; every image is there, so none is ever asked for."""
+        return cast("EngineImages", self)
 
     def upper_dir(self, container: Container) -> str | None:
         """See EngineFiles."""

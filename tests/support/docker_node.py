@@ -20,6 +20,7 @@ from node_agent.facts import outgoing_mtu_bytes
 from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, name_servers_of, rules_for
 from node_agent.host import HostFiles
+from node_agent.images import Images
 from node_agent.journal import Journal
 from node_agent.parts import Parts, network_plan
 from node_agent.runtime import Container, Volume
@@ -96,6 +97,7 @@ class DockerNode:
             firewall=Firewall(rules_for(self.node_id, name_servers, self.settings.blocked_networks)),
             network=network_plan(self.node_id, outgoing_mtu_bytes()),
             fences=Fences(self.settings.data_dir / "fences.json"),
+            images=Images(runtime, self.store),
             ways=Ways(runtime, self.settings.archive_way, self.settings.data_dir / "scratch"),
         )
 

@@ -25,7 +25,7 @@ def vfs_engine(folder: Path) -> Iterator[str]:
     ):
         try:
             _await(url, folder / "log")
-            docker(url, "import", "--change", 'CMD ["sleep", "600"]', "-", IMAGE, given=_small_root())
+            docker(url, "import", "--change", 'CMD ["sleep", "600"]', "-", IMAGE, given=small_root())
             yield url
         finally:
             process.terminate()
@@ -45,7 +45,7 @@ def _await(url: str, log: Path) -> None:
         time.sleep(0.2)
 
 
-def _small_root() -> bytes:
+def small_root() -> bytes:
     """This machine's own shell and a few programs, with the libraries that they need."""
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
