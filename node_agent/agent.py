@@ -27,6 +27,7 @@ from node_agent.reporting import Known, build_report
 from node_agent.results import Results
 from node_agent.runtime import Sight
 from node_agent.survey import Surveyor
+from node_agent.watch import PresenceWatch
 from node_agent.workqueue import Lanes, Work, WorkQueue
 from state.wire import Action, NodeFacts, Report, StepFailed, StepProgress, SyncReply, SyncRequest
 
@@ -53,6 +54,7 @@ class Agent:
         )
         self._surveyor = Surveyor(parts, self.report_soon, self._queue.alone_in)
         self._fencer = Fencer(parts.runtime, parts.journal, parts.fences, self.report_soon)
+        self._watch = PresenceWatch(parts, self.report_soon)
         self._results = Results()
         self.chores = ChoreRunner(
             parts.archives.store,
@@ -86,6 +88,7 @@ class Agent:
             ("engine-events", self._events_loop),
             ("surveyor", self._surveyor.run),
             ("fencer", self._fencer.run),
+            ("presence", self._watch.run),
         ]
         loops += [(f"worker-{n}", self._work_loop) for n in range(self._parts.settings.workers_max)]
         if self._parts.settings.keep_images:
@@ -121,6 +124,7 @@ class Agent:
         self._report_wanted.set()
         self._surveyor.stop()
         self._fencer.stop()
+        self._watch.stop()
         if self._results.ids():
             self._sync(0.0)
 
@@ -215,7 +219,10 @@ class Agent:
         if reply.epochs:
             self._parts.journal.see_all(reply.epochs)
             self._fencer.outdated()
+        self._watch.was_told(request.presence)
         self._take(reply)
+        if self._watch.take(reply.presence):
+            self.report_soon()
         return None
 
     def _request(self, wait_s: float) -> SyncRequest:
@@ -242,6 +249,7 @@ class Agent:
                 ending=tuple(sorted(ending)),
                 wait_s=wait_s,
                 chores=self.chores.up(),
+                presence=None if report is None else self._watch.tell(),
             )
 
     def _take(self, reply: SyncReply) -> None:
@@ -297,6 +305,7 @@ class Agent:
             sight = self._parts.runtime.look()
             states = {volume.name: self._parts.host.volume_state(volume) for volume in sight.volumes}
             self._surveyor.show(sight, states)
+            self._watch.show(sight)
             self._forget_generations(sight)
             known = Known(
                 begun=begun,

@@ -26,6 +26,7 @@ def container(found: Json) -> Container:
         host_port=_host_port(found),
         volumes=tuple(mount["Name"] for mount in mounts if mount.get("Type") == "volume"),
         session_dir=next((m["Source"] for m in mounts if m.get("Destination") == SESSION_DIR), None),
+        pid=state.get("Pid") or None,
     )
 
 

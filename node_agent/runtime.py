@@ -60,6 +60,8 @@ class Container:
     host_port: int | None = None
     volumes: tuple[str, ...] = ()
     session_dir: str | None = None
+    # Of its first process, as this node numbers it; None while it does not run.
+    pid: int | None = None
 
     @property
     def live(self) -> bool:

@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     sync_wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 10.0
     stop_grace_s: Annotated[float, Field(ge=0)] = 20.0
 
+    # How often to look who is in the pods, and from which use of CPU on a pod counts as at work: an open,
+    # untouched editor uses 10 (docs/presence.md).
+    presence_every_s: Annotated[float, Field(gt=0, le=30)] = 2.0
+    busy_cpu_millis: Annotated[int, Field(gt=0)] = 100
+
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

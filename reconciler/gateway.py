@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -19,8 +20,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from reconciler.outage import Outage
+from reconciler.settings import DEFAULT_EXTENSION
 from reconciler.waiting import Waiter, WaitingNodes, Waker
-from state import chores
+from state import chores, policies, presence
 from state.chore_kinds import APPLIES
 from state.chore_wire import ChoreHandle
 from state.database import Database, DatabaseUnavailable, Doorbell
@@ -71,10 +73,12 @@ class Gateway:
         doorbell: Doorbell,
         limits: Limits,
         jitter: Callable[[], float] = random.random,
+        extension: timedelta = DEFAULT_EXTENSION,
     ) -> None:
         self._db = db
         self._doorbell = doorbell
         self._limits = limits
+        self._extension = extension
         self._jitter = jitter
         self._nodes = WaitingNodes()
         self._outage = Outage("database")
@@ -132,6 +136,9 @@ class Gateway:
         ingested = ingest(self._db, message, limits=self._limits, jitter=self._jitter)
         if not ingested.current:
             return ingested, ()
+        for pod in message.presence.pods if message.presence else ():
+            if pod.keep is not None:
+                policies.answer(self._db, pod.pod_id, message.node_id, pod.keep, self._extension)
         return ingested, chores.take_in(self._db, message.node_id, message.chores, APPLIES, self._limits)
 
     async def _wait(self, message: SyncRequest, chores_kept: tuple[ChoreHandle, ...]) -> SyncReply:
@@ -139,9 +146,10 @@ class Gateway:
         ends_at = asyncio.get_running_loop().time() + message.wait_s
         with self._nodes.waiting(message) as waiter:
             reply = await self._call(partial(self._news, message, chores_kept))
-            while not (reply.actions or reply.taken_back or reply.chores) and await _woken(waiter, ends_at):
+            while not (_has_news(reply) or waiter.look_at) and await _woken(waiter, ends_at):
                 reply = await self._call(partial(self._news, message, chores_kept))
-        return reply
+            told = await self._call(partial(presence.for_node, self._db, message.node_id, waiter.look_at))
+        return reply.model_copy(update={"presence": told})
 
     def _news(self, message: SyncRequest, chores_kept: tuple[ChoreHandle, ...]) -> SyncReply:
         return SyncReply(
@@ -174,6 +182,10 @@ def _after(message: SyncRequest, accepted: tuple[str, ...]) -> SyncRequest:
         return message
     in_hand = tuple(action_id for action_id in message.in_hand if action_id not in accepted)
     return message.model_copy(update={"in_hand": in_hand, "wait_s": 0.0})
+
+
+def _has_news(reply: SyncReply) -> bool:
+    return bool(reply.actions or reply.taken_back or reply.chores)
 
 
 async def _woken(waiter: Waiter, ends_at: float) -> bool:

@@ -18,11 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from reconciler.gateway import DATABASE_CALLS_MAX, Gateway
 from reconciler.lead import Lead
+from reconciler.lives import LifeLoop
 from reconciler.loop import Loop, Resync
 from reconciler.outage import Outage
 from reconciler.settings import Settings
 from reconciler.tick import dry_run, tick
 from reconciler.timers import start_timers
+from state import presence
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.migrate import WrongDatabase, migrate
 from state.plan import Plan
@@ -33,8 +35,8 @@ EXIT_USAGE = 2
 # Long polls are answered at once when we stop, so this is only for a report that is being written down.
 GRACEFUL_STOP_S = 5
 DATABASE_RETRY_S = 1.0
-# What the gateway may use at a time, and one each for the loop, the timers and the waker.
-DATABASE_CONNECTIONS_MAX = DATABASE_CALLS_MAX + 3
+# What the gateway may use at a time, and one each for loop, policies, timers, waker and hints.
+DATABASE_CONNECTIONS_MAX = DATABASE_CALLS_MAX + 5
 
 log = structlog.get_logger(__name__)
 
@@ -123,13 +125,18 @@ def _serve(db: Database, url: str, settings: Settings, stop: threading.Event, ou
     listener = _listen(settings.gateway_host, settings.gateway_port)
     lead, resync = Lead(db, _holder(listener)), Resync()
     loop_bell = Doorbell(url, ["codepods_desired", "codepods_observed"])
-    gateway_bell = Doorbell(url, ["codepods_actions"])
+    gateway_bell = Doorbell(url, ["codepods_actions", presence.ASK_CHANNEL])
+    lives_bell = Doorbell(url, [presence.CHANNEL])
+    lives = LifeLoop(db, lives_bell, limits, settings.life_limits(), lead, outage)
     timers = start_timers(db, limits, lead, resync.ask, outage)
+    lives.start()
     try:
-        with _served(Gateway(db, gateway_bell, limits), listener):
+        with _served(Gateway(db, gateway_bell, limits, extension=settings.extension()), listener):
             Loop(db, loop_bell, limits, lead, resync, outage).run(stop)
     finally:
         timers.shutdown(wait=True)
+        lives.stop()
+        lives_bell.close()
         loop_bell.close()
         gateway_bell.close()
         _resign(lead)

@@ -118,7 +118,7 @@ def plan(world: World, now: datetime, limits: Limits) -> Plan:
         world=world,
         now=now,
         limits=limits,
-        breaker_open=_breaker_open(world, now, limits),
+        breaker_open=is_breaker_open(world, now, limits),
         nodes=dict(world.nodes),
     )
     for workspace in world.workspaces:
@@ -126,7 +126,7 @@ def plan(world: World, now: datetime, limits: Limits) -> Plan:
     return this_pass.result()
 
 
-def _breaker_open(world: World, now: datetime, limits: Limits) -> bool:
+def is_breaker_open(world: World, now: datetime, limits: Limits) -> bool:
     """More than one node, and most of them, gone quiet together: then it is rather us (LAW 13)."""
     silent = sum(is_silent(node, world.leading_since, now, limits) for node in world.nodes.values())
     return silent > 1 and silent > limits.silent_share_max * len(world.nodes)

@@ -7,15 +7,25 @@ from typing import Any, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from state.lifecycle import LifeLimits
 from state.model import Limits
 
 _DEFAULTS = Limits()
 # A stop may take its grace of 10 s and be noticed a second late; the rest is for clocks of different speed.
 FENCE_MARGIN_S = 30.0
+_LIFE = LifeLimits()
+YEAR_S = 365 * 86_400
+# Where there is no idle limit.
+DEFAULT_EXTENSION = timedelta(hours=1)
 
 
 def _seconds(of: timedelta, description: str) -> Any:
     return Field(of.total_seconds(), gt=0, description=f"{description} Seconds.")
+
+
+def _limit(of: timedelta | None, description: str) -> Any:
+    default_s = of.total_seconds() if of else 0.0
+    return Field(default_s, ge=0, le=YEAR_S, description=f"{description} Seconds; 0: without a limit.")
 
 
 _count = partial(Field, ge=1)
@@ -89,6 +99,31 @@ class Settings(BaseSettings):
                 f"above CODEPODS_SELF_FENCE_AFTER ({self.self_fence_after:g} s): a pod takes a while to stop"
             )
         return self
+    closed_grace: float = _limit(
+        _LIFE.closed_grace, "How long a pod runs on after its last tab was closed, or its work ended."
+    )
+    idle_limit: float = _limit(
+        _LIFE.idle_limit, "How long an open tab may go untouched, and a started pod without a visit."
+    )
+    busy_max: float = _limit(_LIFE.busy_max, "How long work keeps a pod running with nobody there.")
+    lifetime_max: float = _limit(_LIFE.lifetime, "How long a pod may run at a time, whatever goes on in it.")
+    archive_after: float = _limit(_LIFE.archive_after, "After how long a stopped pod is archived.")
+    warning_before: float = _seconds(_LIFE.warning, "How long before a stop whoever is there is told.")
+
+    def life_limits(self) -> LifeLimits:
+        """How long pods may go on as they are, where neither they nor their users say."""
+        return LifeLimits(
+            closed_grace=_span(self.closed_grace),
+            idle_limit=_span(self.idle_limit),
+            busy_max=_span(self.busy_max),
+            lifetime=_span(self.lifetime_max),
+            archive_after=_span(self.archive_after),
+            warning=timedelta(seconds=self.warning_before),
+        )
+
+    def extension(self) -> timedelta:
+        """By how much "keep it running" in an editor puts a stop off."""
+        return timedelta(seconds=self.idle_limit) if self.idle_limit else DEFAULT_EXTENSION
 
     def limits(self) -> Limits:
         """The bounds as the planner wants them."""
@@ -108,3 +143,7 @@ class Settings(BaseSettings):
             archive_days_kept=self.archive_days_kept,
             deleted_pods_kept=timedelta(seconds=self.deleted_pods_kept),
         )
+
+
+def _span(seconds: float) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None

@@ -16,6 +16,7 @@ from reconciler.outage import Outage
 from state.chores import waiting_kinds
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.delivery import OpenIds, open_action_ids
+from state.presence import looks_asked
 from state.wire import SyncRequest
 
 SAFETY_POLL_S = 1.0
@@ -31,6 +32,7 @@ class Waiter:
     # Of the kinds of chores that it would take one of.
     chore_kinds: frozenset[str] = frozenset()
     ending: frozenset[str] = frozenset()
+    look_at: frozenset[str] = frozenset()
     ended: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -81,6 +83,13 @@ class WaitingNodes:
             if open_here.are_news(waiter.in_hand, waiter.ending) or waiter.chore_kinds & waiting_chores:
                 waiter.news.set()
 
+    def ask_to_look(self, pods_of: Mapping[str, frozenset[str]]) -> None:
+        """Wake those who are to look at pods of theirs; who is not waiting now is asked the next time."""
+        for node_id, waiter in self._waiters.items():
+            if node_id in pods_of:
+                waiter.look_at = pods_of[node_id]
+                waiter.news.set()
+
     def close(self) -> None:
         """Let everybody go, now and from now on."""
         self._closing = True
@@ -123,9 +132,12 @@ class Waker(threading.Thread):
     def _look(self) -> None:
         try:
             open_ids, waiting_chores = open_action_ids(self._db), waiting_kinds(self._db)
+            looks = looks_asked(self._db)
         except DatabaseUnavailable as error:
             self._outage.met(error)
             self._stop_asked.wait(SAFETY_POLL_S)
             return
         self._outage.over()
         self._loop.call_soon_threadsafe(self._nodes.look, open_ids, waiting_chores)
+        if looks:
+            self._loop.call_soon_threadsafe(self._nodes.ask_to_look, looks)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from state import events
+from state import events, presence
 from state.backoff import next_failure
 from state.database import Connection, Database
 from state.lease import renew_lease, stamp
@@ -180,6 +180,8 @@ def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Call
     if request.report is None:
         return Ingested(current=True)
     changed = _take_in(conn, request, request.report, limits, jitter)
+    if request.presence is not None:
+        presence.take_in(conn, request.node_id, request.presence)
     if changed:
         conn.execute("NOTIFY codepods_observed")
     accepted = tuple(result.action_id for result in request.results)

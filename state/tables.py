@@ -39,6 +39,16 @@ class WorkspaceRow(SQLModel, table=True):
         shaped("id", ids.WORKSPACE_ID_PATTERN, "workspace_id_is_w_dash_12_base32"),
         shaped("user_id", ids.USER_ID_PATTERN, "workspace_user_id_is_1_to_128_letters_digits_or_dot_at_plus"),
         CheckConstraint("epoch >= 0", name="workspace_epoch_is_not_negative"),
+        CheckConstraint(
+            "closed_grace_s BETWEEN 0 AND 31536000", name="workspace_closed_grace_s_is_0_to_one_year"
+        ),
+        CheckConstraint(
+            "idle_limit_s BETWEEN 0 AND 31536000", name="workspace_idle_limit_s_is_0_to_one_year"
+        ),
+        CheckConstraint("lifetime_s BETWEEN 0 AND 31536000", name="workspace_lifetime_s_is_0_to_one_year"),
+        CheckConstraint(
+            "archive_after_s BETWEEN 0 AND 31536000", name="workspace_archive_after_s_is_0_to_one_year"
+        ),
         UniqueConstraint("user_id", name="workspace_one_per_user"),
         Index("workspace_due", "next_check_at", postgresql_where=text("next_check_at IS NOT NULL")),
     )
@@ -50,6 +60,11 @@ class WorkspaceRow(SQLModel, table=True):
     failure: dict[str, Any] | None = of(RECONCILER, JSONB, null=True)
     next_check_at: datetime | None = of(RECONCILER, TIME, null=True)
     created_at: datetime = of(DATABASE, TIME, default="now()")
+    # How long the user's pods may go on, where the pod says nothing: docs/presence.md.
+    closed_grace_s: int | None = of(DESIRED, Integer, null=True)
+    idle_limit_s: int | None = of(DESIRED, Integer, null=True)
+    lifetime_s: int | None = of(DESIRED, Integer, null=True)
+    archive_after_s: int | None = of(DESIRED, Integer, null=True)
 
 
 class PlacementRow(SQLModel, table=True):
@@ -84,6 +99,12 @@ class PodRow(SQLModel, table=True):
         CheckConstraint("cpu_millis BETWEEN 100 AND 64000", name="pod_cpu_millis_is_100_to_64000"),
         CheckConstraint("memory_mib BETWEEN 256 AND 262144", name="pod_memory_mib_is_256_to_262144"),
         CheckConstraint("pids BETWEEN 256 AND 32768", name="pod_pids_is_256_to_32768"),
+        CheckConstraint("closed_grace_s BETWEEN 0 AND 31536000", name="pod_closed_grace_s_is_0_to_one_year"),
+        CheckConstraint("idle_limit_s BETWEEN 0 AND 31536000", name="pod_idle_limit_s_is_0_to_one_year"),
+        CheckConstraint("lifetime_s BETWEEN 0 AND 31536000", name="pod_lifetime_s_is_0_to_one_year"),
+        CheckConstraint(
+            "archive_after_s BETWEEN 0 AND 31536000", name="pod_archive_after_s_is_0_to_one_year"
+        ),
         CheckConstraint("length(desired_reason) <= 500", name="pod_desired_reason_is_at_most_500_characters"),
         CheckConstraint("satisfied_generation BETWEEN 0 AND generation", name="pod_satisfied_is_not_ahead"),
         CheckConstraint(
@@ -136,6 +157,13 @@ class PodRow(SQLModel, table=True):
     reason: str | None = of(RECONCILER, Text, null=True)
     reason_since: datetime | None = of(RECONCILER, TIME, null=True)
     next_check_at: datetime | None = of(RECONCILER, TIME, null=True)
+
+    # How long it may go on as it is; NULL: as for the user. 0: without a limit. docs/presence.md has them.
+    closed_grace_s: int | None = of(DESIRED, Integer, null=True)
+    idle_limit_s: int | None = of(DESIRED, Integer, null=True)
+    lifetime_s: int | None = of(DESIRED, Integer, null=True)
+    archive_after_s: int | None = of(DESIRED, Integer, null=True)
+    keep_until: datetime | None = of(DESIRED, TIME, null=True)
 
 
 class PodObservedRow(SQLModel, table=True):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from state.chore_wire import ChoresDown, ChoresUp
 from state.model import Observed, WorkspaceObserved
+from state.presence_wire import PresenceDown, PresenceUp
 
 PROTOCOL = 1
 SYNC_WAIT_S_MAX = 20.0
@@ -308,6 +309,8 @@ class SyncRequest(Wire):
     wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 0.0
     # Work on the store that belongs to no placement. An agent that does not know of it takes none.
     chores: ChoresUp = ChoresUp()
+    # Who is there. Not part of the report, nor of its digest.
+    presence: PresenceUp | None = None
 
 
 class SyncReply(Wire):
@@ -322,3 +325,4 @@ class SyncReply(Wire):
     chores: ChoresDown = ChoresDown()
     # The epoch of reported workspaces that have been placed anew since: what is of an earlier one is stopped.
     epochs: dict[str, int] = {}
+    presence: PresenceDown = PresenceDown()

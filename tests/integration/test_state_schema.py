@@ -132,6 +132,7 @@ def test_each_desired_column_but_the_reason_makes_a_generation(db: Database, col
         "failover": "from_last_archive",
         "image": "other/image",
         "lab": "other",
+        "keep_until": "2030-01-01",
     }
     value = others.get(column.name, "because" if column.name == "desired_reason" else 1234)
     with db.transaction() as connection:

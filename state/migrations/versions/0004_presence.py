@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Run the parts of this step."""
-    parts.run()
+    parts.run("0004_presence.sql")
 
 
 def downgrade() -> None:
