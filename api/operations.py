@@ -17,6 +17,7 @@ from api import (
     wire_ports,
     wire_visit,
 )
+from api import extending, health, history, nodes, pods, ports, tokens, visits, wire, wire_ports, wire_visit
 from api.operation import Answer, AnyOperation, Call, Method, Operation
 from api.wire import NoQuery, Query, Reply, Request, Scope
 
@@ -117,6 +118,17 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         query=wire.OpenPodQuery,
         body=NO_BODY,
         codes=("pod_deleted", "too_many_waiting", "keyring_unavailable", "pod_unreachable"),
+    ),
+    operation(
+        "POST",
+        f"{POD}:extend",
+        extending.extend_pod,
+        HANDLE_PODS,
+        {200: wire.Pod},
+        "Keep a pod from being stopped for want of use. Never shortens what was asked before.",
+        query=NoQuery,
+        body=wire.ExtendPod,
+        codes=("pod_put_away", "extension_refused"),
     ),
     operation(
         "GET",

@@ -74,6 +74,9 @@ KINDS: Mapping[str, Kind] = {
     "generation_conflict": Kind(
         409, "The pod was changed meanwhile", "Read it again, decide again, and send its present generation."
     ),
+    "pod_put_away": Kind(
+        409, "The pod is not wanted running", "Open it; a pod that is stopped is not kept, it is opened."
+    ),
     "pod_deleted": Kind(410, "The pod was deleted", "A deleted pod does not come back. Create another."),
     "body_too_large": Kind(413, "The body is too large", f"Send at most {BODY_BYTES_MAX} bytes."),
     "media_type_refused": Kind(
@@ -86,6 +89,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "invalid_field": Kind(
         422, "A field has a value that is not allowed", "Correct the fields named in `errors`."
+    ),
+    "extension_refused": Kind(
+        422,
+        "It cannot be kept until then",
+        "Give one of `seconds` and `until`, within what the installation allows.",
     ),
     "too_many_waiting": Kind(
         429,

@@ -95,6 +95,7 @@ Pids = Annotated[
     int, Field(strict=False, ge=256, le=32_768, description="Limit of processes and threads."), JsonNumber
 ]
 Generation = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]
+ExtensionSeconds = Annotated[int, Field(strict=False, ge=1, le=31_536_000), JsonNumber]
 Limit = Annotated[int, Field(ge=1, le=PAGE_SIZE_MAX, description="How many to give at most."), QueryNumber]
 WaitSeconds = Annotated[float, Field(ge=0, le=WAIT_S_MAX), QueryNumber]
 EventId = Annotated[int, Field(ge=0, le=BIGINT_MAX), QueryNumber]

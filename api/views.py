@@ -9,6 +9,7 @@ from state.alarms import Alarm
 from state.events import Event
 from state.model import Failure
 from state.nodes import NodeStatus
+from state.outlook import Outlook
 from state.plan import Condition
 from state.pods import PodStatus
 from state.tokens import TokenStatus
@@ -40,6 +41,15 @@ def pod(status: PodStatus) -> wire.Pod:
         archive=_archive(status),
         progress=_progress(status.progress),
         created_at=status.created_at,
+        stops=_stops(status.outlook),
+    )
+
+
+def _stops(coming: Outlook | None) -> wire.Stops | None:
+    if coming is None:
+        return None
+    return wire.Stops(
+        at=coming.stops_at, reason=coming.reason, warned=coming.warned, can_extend=coming.can_extend
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.values import (
     CpuMillis,
     EventId,
+    ExtensionSeconds,
     Generation,
     Image,
     Lab,
@@ -103,6 +104,13 @@ class SetDesiredState(Request):
     if_generation: Generation | None = Field(
         default=None, description="Refuse unless the pod is still at this generation."
     )
+
+
+class ExtendPod(Request):
+    """Until when to keep a pod from being stopped for want of use: one of the two."""
+
+    seconds: ExtensionSeconds | None = Field(default=None, description="So long from now.")
+    until: datetime | None = Field(default=None, description="A time with its zone, as 2026-09-01T12:00:00Z.")
 
 
 class SetCordoned(Request):
@@ -207,6 +215,15 @@ class Progress(Reply):
     total_bytes: int | None = None
 
 
+class Stops(Reply):
+    """What is coming for a pod that runs. Whoever uses it puts it off."""
+
+    at: datetime = Field(description="When it will be stopped if nothing changes.")
+    reason: str = Field(description="Why it will have been stopped then.")
+    warned: bool = Field(description="It is near, and whoever is in the pod has been told.")
+    can_extend: bool = Field(description="`:extend` puts it off.")
+
+
 class Pod(Reply):
     """One pod: what is wanted, what is, and why they differ."""
 
@@ -233,6 +250,7 @@ class Pod(Reply):
     archive: Archive | None
     progress: Progress | None
     created_at: datetime
+    stops: Stops | None = Field(default=None, description="Null while nothing is coming.")
 
 
 class OpenedPod(Reply):

@@ -99,6 +99,7 @@ class Settings(BaseSettings):
                 f"above CODEPODS_SELF_FENCE_AFTER ({self.self_fence_after:g} s): a pod takes a while to stop"
             )
         return self
+
     closed_grace: float = _limit(
         _LIFE.closed_grace, "How long a pod runs on after its last tab was closed, or its work ended."
     )

@@ -9,6 +9,7 @@ from state import ids
 from state.backoff import is_worth_asking_again, live_failure
 from state.database import Connection, Database, act_as
 from state.model import Desired, Failure, OpenAction, Resources
+from state.outlook import Outlook, outlook_of
 from state.rows import action_of, failure_from_json
 from state.transitions import may_become
 
@@ -58,6 +59,7 @@ class PodStatus:
     progress: dict[str, Any] | None
     next_check_at: datetime | None
     created_at: datetime
+    outlook: Outlook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ _STATUS = """
            p.reason, p.failure, p.next_check_at, p.created_at, s.actual, s.node_id, s.since,
            w.failure AS workspace_failure, CASE WHEN w.failure IS NOT NULL THEN
                (SELECT max(desired_at) FROM pod WHERE workspace_id = w.id) END AS wished_at,
-           clock_timestamp() AS now, ar.id AS archive_id, ar.number AS archive_number,
+           clock_timestamp() AS now, pol.stops_at, pol.reason AS stop_reason, pol.warned_at, pol.can_extend,
+           ar.id AS archive_id, ar.number AS archive_number,
            ar.size_bytes AS archive_size_bytes, ar.committed_at AS archive_committed_at,
            ar.notices AS archive_notices,
            a.id AS action_id, a.verb AS action_verb, a.node_id AS action_node_id, a.epoch AS action_epoch,
@@ -111,6 +114,7 @@ _STATUS = """
       JOIN pod_status s ON s.id = p.id
       JOIN workspace w ON w.id = p.workspace_id
       LEFT JOIN archive ar ON ar.id = p.archive_id
+      LEFT JOIN pod_policy pol ON pol.pod_id = p.id AND p.desired_state = 'running'
       LEFT JOIN LATERAL (
           SELECT * FROM action WHERE target IN (p.id, p.workspace_id) AND state = 'open'
            ORDER BY pod_id IS NULL LIMIT 1
@@ -321,6 +325,7 @@ def _status(row: Mapping[str, Any]) -> PodStatus:
         progress=row["progress"],
         next_check_at=row["next_check_at"],
         created_at=row["created_at"],
+        outlook=outlook_of(row),
     )
 
 

@@ -68,6 +68,10 @@ class Client:
         asked = {"state": wanted, **({"reason": reason} if reason else {})}
         return self._call(wire.Pod, "PUT", f"{_pod(pod_id)}/desired-state", json=asked)
 
+    def extend(self, pod_id: str, seconds: int) -> wire.Pod:
+        """Keep the pod running for so long from now."""
+        return self._call(wire.Pod, "POST", f"{_pod(pod_id)}:extend", json={"seconds": seconds})
+
     def explain(self, pod_id: str) -> wire.Explanation:
         """Why the pod is as it is."""
         return self._call(wire.Explanation, "GET", f"{_pod(pod_id)}/explain")

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from api import wire
 from api.podctl import archives, local, operators, show, waiting
+from api.podctl import keeping, local, operators, show, waiting
 from api.podctl.client import connect
 from api.podctl.failing import told
 from api.podctl.operators import Json
@@ -191,6 +192,7 @@ def events(
 
 
 archives.register(app)
+keeping.register(app)
 operators.register(app)
 local.register(app)
 

@@ -35,13 +35,23 @@ def pods(found: Iterable[wire.Pod]) -> None:
 
 def pod(one: wire.Pod) -> None:
     """Print all about one pod, a line each."""
-    for name, value in one.model_dump(mode="json", exclude={"failure", "archive", "progress"}).items():
+    for name, value in one.model_dump(
+        mode="json", exclude={"failure", "archive", "progress", "stops"}
+    ).items():
         if value is not None:
             line(f"{name:<12} {value}")
     if one.archive:
         line(f"{'archive':<12} number {one.archive.number}, {one.archive.committed_at:%Y-%m-%d %H:%M:%S %Z}")
     if one.failure:
         line(f"{'failure':<12} {failed(one.failure)}")
+    if one.stops:
+        line(f"{'stops':<12} {stops(one.stops)}")
+
+
+def stops(coming: wire.Stops) -> str:
+    """When a pod will be stopped, in a sentence."""
+    warned = "; whoever is in it has been told" if coming.warned else ""
+    return f"{coming.at:%Y-%m-%d %H:%M:%S %Z}, if nothing changes: {coming.reason}{warned}"
 
 
 def state(one: wire.Pod) -> None:
@@ -66,6 +76,8 @@ def explanation(told: wire.Explanation) -> None:
         line(f"Archive:   number {one.archive.number} of {one.archive.committed_at:%Y-%m-%d %H:%M:%S %Z}")
     for alarm in told.alarms:
         line(f"Alarm:     {alarm.message}")
+    if one.stops:
+        line(f"Stops:     {stops(one.stops)}")
     line("History:")
     events(told.events)
 

@@ -14,6 +14,7 @@ from state import chores, nodes
 from state.chore_wire import ChoreDone, ChoresUp
 from state.database import Database
 from state.model import Desired
+from state.presence_wire import PresenceDown
 from state.wire import SyncReply
 from tests.support.control import is_settled, new_pod, want
 from tests.support.postgres import TestServer
@@ -187,7 +188,7 @@ def test_a_report_of_the_past_is_refused(plane: Plane) -> None:
 
 def test_a_node_without_work_is_answered_when_its_patience_ends(plane: Plane) -> None:
     """With nothing, which is a reply too."""
-    assert plane.node("idle").sync(wait_s=0.2) == SyncReply()
+    assert plane.node("idle").sync(wait_s=0.2) == SyncReply(presence=PresenceDown(warnings=()))
 
 
 def test_a_waiting_node_is_told_as_soon_as_there_is_work(plane: Plane) -> None:

@@ -126,8 +126,8 @@ BEGIN
     IF session_is_person() AND NEW.desired_reason IS NOT DISTINCT FROM OLD.desired_reason THEN
         NEW.desired_reason := format('changed in SQL by %s', session_actor());
     END IF;
+    -- Not desired_at: limits count from what was wished of the pod, and these are no such wish.
     NEW.generation := OLD.generation + 1;
-    NEW.desired_at := clock_timestamp();
     NEW.next_check_at := now();
     RETURN NEW;
 END
