@@ -37,6 +37,7 @@ class ApiSettings(BaseSettings):
     )
     ports_directory: Path | None = Field(
         default=None, description="Directory of the files that tell nginx which ports are open; unset: none."
+    )
     extension_s_max: int = Field(
         default=28_800, ge=60, le=31_536_000, description="For how long a pod can be kept by one `:extend`."
     )

@@ -4,7 +4,8 @@
 base_image=debian:bookworm-slim
 base_release=bookworm
 pull_s_max=60
-pod_image_inputs=(Dockerfile code-server.sh code-server.yaml entrypoint.sh settings.json)
+pod_image_inputs=(Dockerfile code-server.sh code-server.yaml entrypoint.sh settings.json extension/package.json
+    extension/extension.js)
 pod_image_digest=$(cd pod_image && { cat "${pod_image_inputs[@]}"; echo "$code_server"; } | sha256sum | head -c 12)
 pod_image=codepods-pod:$code_server_version-$pod_image_digest
 

@@ -164,7 +164,8 @@ BEGIN
             ERRCODE = 'insufficient_privilege', TABLE = 'workspace',
             MESSAGE = 'table workspace is written by the reconciler only',
             DETAIL = 'It holds what the system did or saw, and an edit by hand would make it believe what is not so.',
-            HINT = 'What may be edited here: closed_grace_s, idle_limit_s, lifetime_s, archive_after_s.';
+            HINT = 'Say what you want instead: UPDATE pod SET desired_state = …. Here only closed_grace_s, idle_limit_s, '
+                'lifetime_s and archive_after_s may be edited.';
     END IF;
     RETURN NEW;
 END
