@@ -16,6 +16,8 @@ import structlog
 import uvicorn
 from pydantic import TypeAdapter, ValidationError
 
+from reconciler import edge
+from reconciler.edge import Hints
 from reconciler.gateway import DATABASE_CALLS_MAX, Gateway
 from reconciler.lead import Lead
 from reconciler.lives import LifeLoop
@@ -130,16 +132,32 @@ def _serve(db: Database, url: str, settings: Settings, stop: threading.Event, ou
     lives = LifeLoop(db, lives_bell, limits, settings.life_limits(), lead, outage)
     timers = start_timers(db, limits, lead, resync.ask, outage)
     lives.start()
+    hints = _hints(db, settings, outage)
     try:
         with _served(Gateway(db, gateway_bell, limits, extension=settings.extension()), listener):
             Loop(db, loop_bell, limits, lead, resync, outage).run(stop)
     finally:
         timers.shutdown(wait=True)
+        if hints is not None:
+            hints.stop()
         lives.stop()
         lives_bell.close()
         loop_bell.close()
         gateway_bell.close()
         _resign(lead)
+
+
+def _hints(db: Database, settings: Settings, outage: Outage) -> Hints | None:
+    """The listener for nginx's hints. They only make things sooner: where it cannot be, all else goes on."""
+    if settings.hints_port == 0:
+        return None
+    try:
+        hints = Hints(db, edge.listen(settings.hints_host, settings.hints_port), outage)
+    except OSError as error:
+        log.warning("hints_not_heard", port=settings.hints_port, why=error.strerror)
+        return None
+    hints.start()
+    return hints
 
 
 @contextmanager

@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     )
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on for nodes.")
     gateway_port: int = Field(7081, ge=0, le=65535, description="Its port; 0 takes any free one and logs it.")
+    hints_host: str = Field("127.0.0.1", description="Address where nginx's hints about sockets arrive.")
+    hints_port: int = Field(
+        0, ge=0, le=65535, description="Its UDP port; 0: none, nodes are then looked at in their own time."
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Least severe level that is logged."
     )
