@@ -1,0 +1,172 @@
+"""Who is there, in a real browser: a closed tab, a build that goes on alone, a tab that nobody touches."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.support.browser import (
+    chromium,
+    learner_page,
+    open_terminal,
+    open_workbench,
+    screenshot,
+    type_in_terminal,
+)
+from tests.support.local_installation import LocalInstallation, in_pod, local_installation
+
+GRACE_S = 15
+IDLE_S = 40
+WARNING_S = 15
+BUILD_S = 60
+PATIENCE_S = 200
+LOOK_EVERY_S = 0.2
+SCREENSHOTS = Path(os.environ.get("CODEPODS_SCREENSHOTS", "/tmp/codepods-screenshots"))
+BUILD = f"timeout {BUILD_S} sh -c 'while :; do :; done'"
+
+
+@pytest.fixture(scope="module")
+def idle_site() -> Iterator[LocalInstallation]:
+    """An installation with short limits."""
+    limits = {
+        "CODEPODS_CLOSED_GRACE": str(GRACE_S),
+        "CODEPODS_IDLE_LIMIT": str(IDLE_S),
+        "CODEPODS_WARNING_BEFORE": str(WARNING_S),
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="codepods-e2e-idle-") as directory,
+        local_installation(Path(directory) / "home", 1, **limits) as running,
+    ):
+        yield running
+
+
+def events_of(site: LocalInstallation, pod: str) -> list[dict[str, Any]]:
+    """The pod's history."""
+    found: list[dict[str, Any]] = site.json("events", pod)
+    return found
+
+
+def by_policy(site: LocalInstallation, pod: str, kind: str) -> dict[str, Any] | None:
+    """The first event of a kind that is a policy's."""
+    of_kind = (event for event in events_of(site, pod) if event["kind"] == kind)
+    return next((event for event in of_kind if event["actor"].startswith("policy:")), None)
+
+
+def wait_for(what: str, found: Callable[[], Any]) -> Any:
+    """Whatever it is, once it is there."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := found()):
+        assert time.monotonic() < deadline, what
+        time.sleep(LOOK_EVERY_S)
+    return value
+
+
+def at(event: dict[str, Any]) -> datetime:
+    """When it happened."""
+    return datetime.fromisoformat(event["at"])
+
+
+def is_running(site: LocalInstallation, pod: str) -> bool:
+    """Docker's own word."""
+    (container,) = site.containers(pod)
+    running: bool = container["State"]["Running"]
+    return running
+
+
+def presence_of(site: LocalInstallation, pod: str) -> dict[str, str]:
+    """What the database knows of who is there."""
+    columns = ("connections", "busy", "active_at", "gone_at")
+    shown = site.psql(f"SELECT {', '.join(columns)} FROM pod_presence WHERE pod_id = '{pod}'").stdout
+    return dict(zip(columns, shown.strip().split("|"), strict=False))
+
+
+def work_alone(site: LocalInstallation, page: Page, user: str) -> str:
+    """A pod in which a build was started from its terminal; its page is open."""
+    opened = site.open(user)
+    open_workbench(page, opened["url"])
+    open_terminal(page)
+    type_in_terminal(page, BUILD)
+    pod: str = opened["pod_id"]
+    wait_for("the build is seen", lambda: presence_of(site, pod).get("busy") == "t")
+    return pod
+
+
+def test_pods_that_nobody_uses_are_put_away_and_others_are_not(idle_site: LocalInstallation) -> None:
+    """A closed tab stops in its grace; a build without a tab is kept until it ends; an idle tab is warned."""
+    site = idle_site
+    with chromium() as browser:
+        with learner_page(browser) as page:
+            building = work_alone(site, page, "builder")
+        with learner_page(browser) as untouched, learner_page(browser) as kept:
+            dreaming = _open(site, untouched, "dreamer")
+            keeping = _open(site, kept, "keeper")
+            with learner_page(browser) as page:
+                closing = _open(site, page, "closer")
+                wait_for("the tab is seen", lambda: presence_of(site, closing)["connections"] != "0")
+            closed = time.monotonic()
+
+            stopped = wait_for(
+                "the closed pod is wanted stopped", lambda: by_policy(site, closing, "desired")
+            )
+            wait_for("the closed pod has stopped", lambda: not is_running(site, closing))
+            took_s = time.monotonic() - closed
+            print(f"closed tab: stopped {took_s:.1f} s after it was closed, grace {GRACE_S} s")
+            assert (stopped["actor"], stopped["to_value"]) == ("policy:closed", "stopped")
+            assert stopped["reason"] == f"the last tab was closed {GRACE_S} s before"
+            assert took_s >= GRACE_S
+
+            _assert_kept_alone(site, building)
+            _assert_button_keeps(site, kept, keeping)
+            _assert_warned_and_stopped(site, untouched, dreaming)
+    ended = wait_for("the build's pod is stopped", lambda: by_policy(site, building, "desired"))
+    assert ended["actor"] == "policy:closed"
+    assert "the work in it" in ended["reason"]
+
+
+def _open(site: LocalInstallation, page: Page, user: str) -> str:
+    opened = site.open(user)
+    open_workbench(page, opened["url"])
+    pod: str = opened["pod_id"]
+    wait_for("the editor is heard", lambda: presence_of(site, pod).get("active_at"))
+    return pod
+
+
+def _assert_kept_alone(site: LocalInstallation, pod: str) -> None:
+    """Its tab was closed before the one whose pod has been stopped meanwhile, and its work goes on."""
+    now = presence_of(site, pod)
+    assert (now["connections"], now["busy"]) == ("0", "t"), now
+    (container,) = site.containers(pod)
+    assert container["State"]["Running"]
+    assert "while" in in_pod(container["Id"], "ps ax -o args")
+    assert by_policy(site, pod, "desired") is None
+
+
+def _assert_button_keeps(site: LocalInstallation, page: Page, pod: str) -> None:
+    """The warning is shown in the editor; its button extends, and the history says from where."""
+    button = page.get_by_role("button", name="Keep it running")
+    button.wait_for(timeout=PATIENCE_S * 1000)
+    screenshot(page, SCREENSHOTS / "warning.png")
+    button.click()
+    answered = wait_for(
+        "the answer has arrived",
+        lambda: next((e for e in events_of(site, pod) if e["actor"] == f"editor:{pod}"), None),
+    )
+    assert "keep_until" in answered["detail"]["changed"]
+    assert is_running(site, pod)
+
+
+def _assert_warned_and_stopped(site: LocalInstallation, page: Page, pod: str) -> None:
+    """First a warning, then, when it has stood for its time, the stop; each with event and reason."""
+    warned = wait_for("the untouched pod is warned", lambda: by_policy(site, pod, "warned"))
+    stopped = wait_for("the untouched pod is wanted stopped", lambda: by_policy(site, pod, "desired"))
+    wait_for("the untouched pod has stopped", lambda: not is_running(site, pod))
+
+    assert (warned["actor"], stopped["actor"]) == ("policy:idle", "policy:idle")
+    assert stopped["reason"] == f"a tab is open, and was not touched for {IDLE_S} s"
+    assert at(stopped) - at(warned) >= timedelta(seconds=WARNING_S)
