@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from api import (
     archives,
+    extending,
     health,
     history,
     nodes,
@@ -17,7 +18,6 @@ from api import (
     wire_ports,
     wire_visit,
 )
-from api import extending, health, history, nodes, pods, ports, tokens, visits, wire, wire_ports, wire_visit
 from api.operation import Answer, AnyOperation, Call, Method, Operation
 from api.wire import NoQuery, Query, Reply, Request, Scope
 

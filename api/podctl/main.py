@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 
 from api import wire
-from api.podctl import archives, local, operators, show, waiting
-from api.podctl import keeping, local, operators, show, waiting
+from api.podctl import archives, keeping, local, operators, show, waiting
 from api.podctl.client import connect
 from api.podctl.failing import told
 from api.podctl.operators import Json
