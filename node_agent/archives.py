@@ -96,7 +96,12 @@ class Archives:
         with _told("save it"):
             node = _node_memory(self._memory, action)
             result = write_archive(
-                self._store, request, source, node=node, progress=note, before_commit=confirm
+                self._store.of_user(request.user_id),
+                request,
+                source,
+                node=node,
+                progress=note,
+                before_commit=confirm,
             )
             return _made(result)
 

@@ -82,11 +82,9 @@ class _Watched:
             self._points.reach(f"{name}.before")
             result = function(*arguments, **named)
             self._points.reach(f"{name}.after")
-            return (
-                _WatchedWriter(result, f"{self._name}.writer", self._points)
-                if call == "open_writer"
-                else result
-            )
+            if call == "open_writer":
+                return _WatchedWriter(result, f"{self._name}.writer", self._points)
+            return _Watched(result, self._name, self._points) if call == "of_user" else result
 
         return watched
 

@@ -26,7 +26,7 @@ from node_agent.gateway_client import GatewayClient
 from node_agent.host import HostFiles
 from node_agent.images import Images
 from node_agent.journal import Journal
-from node_agent.open_store import open_store
+from node_agent.open_store import open_masters, open_store, sealed
 from node_agent.parts import Parts, network_plan
 from node_agent.settings import Settings
 from node_agent.store_watch import StoreWatch
@@ -78,7 +78,9 @@ def make_parts(settings: Settings) -> Parts:
     """All ports on the real things. Raises OSError or ValueError for settings that cannot be."""
     points = Failpoints(os.environ.get(VARIABLE, ""))
     uploads = UploadJournal(settings.data_dir / "uploads")
-    store, store_watch = points.around(open_store(settings.store_url, uploads), "store"), StoreWatch()
+    masters = open_masters(settings.store_key_file, settings.store_kms_key)
+    store = points.around(sealed(open_store(settings.store_url, uploads), masters), "store")
+    store_watch = StoreWatch()
     store_watch.start(store, uploads, settings.store_url.partition("?")[0])
     blocked = (*settings.blocked_networks, *_addresses_of(settings.gateway_url))
     mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()

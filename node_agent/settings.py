@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     data_dir: Path = Path("/var/lib/codepods")
     # Where archives and labs are: `file:///path` or `s3://bucket/prefix`.
     store_url: str = "file:///var/lib/codepods/store"
+    # Either of them: what is written to the store is sealed (docs/encryption.md).
+    store_key_file: Path | None = None
+    store_kms_key: str | None = None
     # None: the engine that DOCKER_HOST names, or the local socket.
     docker_host: str | None = None
 

@@ -129,6 +129,11 @@ class BlobWriter(Protocol):
 class Store(Protocol):
     """Blobs and manifests under keys. Safe to use from several threads; raises StoreError only."""
 
+    def of_user(self, user_id: str) -> "Store":
+        """The same store, to write what belongs to this user: a sealed one has a key for each."""
+        del user_id
+        return self
+
     def open_writer(self, key: str) -> BlobWriter:
         """Begin a blob, or go on with one that this node has begun under this key and not finished."""
         ...

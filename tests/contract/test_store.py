@@ -1,4 +1,4 @@
-"""One contract for every store: a directory, moto's S3 (conditional puts), rclone's S3 (none)."""
+"""One contract for every store: a directory, moto's S3 (conditional puts), rclone's (none), a sealed one."""
 
 import hashlib
 import itertools
@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node_agent.open_store import open_store
+from node_agent.master_keys import FileMasterKeys, new_key_file
+from node_agent.open_store import open_store, sealed
 from node_agent.store import (
     Store,
     StoreCapabilities,
@@ -40,6 +41,7 @@ class Subject:
     url: str
     store: Store
     conditional_put: bool
+    key_file: Path | None = None
 
     def key(self) -> str:
         """A key that no other test uses."""
@@ -54,7 +56,7 @@ def _credentials() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["directory", "moto", "rclone"])
+@pytest.fixture(scope="module", params=["directory", "moto", "rclone", "sealed"])
 def subject(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _credentials: None
 ) -> Iterator[Subject]:
@@ -63,6 +65,11 @@ def subject(
     if request.param == "directory":
         url = f"file://{folder}"
         yield Subject(url, open_store(url), conditional_put=True)
+    elif request.param == "sealed":
+        url, key_file = f"file://{folder}/store", folder / "keys.json"
+        new_key_file(key_file, "first")
+        store = sealed(open_store(url), FileMasterKeys(key_file)).of_user("alice")
+        yield Subject(url, store, conditional_put=True, key_file=key_file)
     elif request.param == "moto":
         with moto_server(folder / "log") as endpoint:
             boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
@@ -90,9 +97,11 @@ def read(store: Store, key: str) -> bytes:
 
 def killed_after_writing(subject: Subject, key: str, size_bytes: int) -> None:
     """A writer of so many bytes, in a process of its own that is killed before it commits."""
+    key_file = str(subject.key_file or "")
     program = (
-        "import sys, time; from node_agent.open_store import open_store\n"
-        f"writer = open_store({subject.url!r}).open_writer({key!r})\n"
+        "import time; from pathlib import Path; from node_agent.open_store import *\n"
+        f"masters = open_masters(Path({key_file!r}) if {key_file!r} else None, None)\n"
+        f"writer = sealed(open_store({subject.url!r}), masters).of_user('alice').open_writer({key!r})\n"
         f"writer.write(bytes({size_bytes})); print('written', flush=True); time.sleep(600)"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)

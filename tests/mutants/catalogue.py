@@ -4,6 +4,7 @@ from tests.mutants.agent import AGENT_MUTANTS
 from tests.mutants.control import CONTROL_MUTANTS
 from tests.mutants.runner import Mutant
 from tests.mutants.state import STATE_MUTANTS
+from tests.mutants.store import STORE_MUTANTS
 
 _PLAN = "tests/property/test_plan_laws.py"
 _GATE = "tests/njs/test_gate.py"
@@ -182,4 +183,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *AGENT_MUTANTS,
     *STATE_MUTANTS,
     *CONTROL_MUTANTS,
+    *STORE_MUTANTS,
 )
