@@ -3,7 +3,7 @@
 # there is used and not touched, and when nothing is missing this says so within a second.
 #
 # usage: compose/install.sh [--with-tests | --for-check]     (by `make up`, `make test`, `make check`)
-#   --with-tests    also what only the test suite needs (a browser)
+#   --with-tests    also what only the test suite needs (a browser, Vite)
 #   --for-check     only what `make check` needs: Python packages and Node
 # settings, from the environment; docs/install.md explains them:
 #   CODEPODS_INSTALL   yes: do not ask · no: install nothing on the system, only say what is missing
@@ -18,7 +18,7 @@ cd "$checkout"
 home=${CODEPODS_HOME:-$checkout/.codepods}
 scope=run
 
-for part in progress consent packages python docker code_server pod_image; do
+for part in progress consent packages python docker code_server pod_image vite; do
     # shellcheck source=/dev/null
     . "compose/install/$part.sh"
 done
@@ -38,6 +38,7 @@ look_for_everything() {
     look_for_python_packages
     look_for_node
     look_for_pod_image
+    if [ "$scope" = tests ]; then look_for_vite; fi
 }
 
 look_for_what_checks_need() {

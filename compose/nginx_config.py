@@ -35,6 +35,7 @@ RUNTIME_LENGTH_MAX = 96
 # Half of the 10 s within which a revocation has to count.
 GATE_KEPT_S_MAX = 5
 POD_PATTERN = "[a-z0-9][a-z0-9-]{0,62}"
+PORT_PATTERN = "[1-9][0-9]{0,4}"
 
 # https://ssl-config.mozilla.org, intermediate, as of guideline 5.7; its DHE ciphers left out: they need a
 # parameter file, and each client that knows them knows an ECDHE one.
@@ -112,6 +113,8 @@ class NginxSettings:
     api_upstream: str
     upstream_networks: tuple[str, ...]
     upstream_ports: tuple[int, int] = (1024, PORT_MAX)
+    # Where the control plane tells which ports of pods are open to others; None: none is.
+    ports_directory: Path | None = None
     http_port: int | None = None
     path_shape: bool = True
     pod_domain: str | None = None
@@ -170,6 +173,7 @@ def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
     return [
         *((name, _SAFE_PATH.fullmatch(str(getattr(s, name))) is not None) for name in paths),
         ("runtime", len(str(s.runtime)) <= RUNTIME_LENGTH_MAX),
+        ("ports_directory", s.ports_directory is None or bool(_SAFE_PATH.fullmatch(str(s.ports_directory)))),
         ("public_host", _HOST_NAME.fullmatch(s.public_host) is not None),
         ("pod_domain", s.pod_domain is None or _HOST_NAME.fullmatch(s.pod_domain) is not None),
         ("path_shape", s.path_shape or s.pod_domain is not None),
@@ -204,6 +208,7 @@ def render(settings: NginxSettings) -> str:
         tls_ciphers=TLS_CIPHERS,
         forged_headers=FORGED_HEADERS,
         pod_pattern=POD_PATTERN,
+        port_pattern=PORT_PATTERN,
         hints_form=HINTS_FORM,
         listen_form=_listen_form(settings),
     )

@@ -87,6 +87,7 @@ def front_door(environment: Environment, certificates: Certificates) -> Program:
             runtime=runtime_directory(layout.home),
             module=install.module,
             keyring=layout.keyring,
+            ports_directory=layout.ports,
             certificate=certificates.certificate,
             certificate_key=certificates.key,
             public_host=environment.public_host,

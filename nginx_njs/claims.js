@@ -59,7 +59,18 @@ function isForm(claims) {
         && isCount(claims.expires_at)
         && isText(claims.secret, /^[0-9a-f]{64}$/)
         && isText(claims.session_id, /^[A-Za-z0-9_-]{1,64}$/)
-        && claims.scope === 'owner';
+        && isText(claims.scope, /^(owner|(port|link|public):[1-9][0-9]{0,4})$/);
+}
+
+// Whether a port that is open to others is open to somebody with these claims, or with none.
+function isOpenTo(open, shown) {
+    if (open.scope.startsWith('public:')) {
+        return true;
+    }
+    return open.scope.startsWith('link:')
+        && shown !== undefined
+        && shown.scope === open.scope
+        && shown.session_id === open.session_id;
 }
 
 // '' when these claims give access to this pod now, otherwise why not, in a word for the log.
@@ -76,4 +87,4 @@ function problem(claims, pod, nowS, networks, ports) {
     return isUpstream(claims.upstream, networks, ports) ? '' : 'upstream';
 }
 
-export default { problem, isUpstream };
+export default { isOpenTo, isUpstream, problem };

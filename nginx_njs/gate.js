@@ -7,6 +7,10 @@ import token from './token.js';
 
 // How long an open start page may ask. It waits for a restore or for room, and then is loaded anew.
 const VISIT_S = 3600;
+// How long the way from a pod's host name to an application's may take.
+const DOOR_S = 60;
+// What a link to a port begins with; the same as in api/port_links.py.
+const PORT_LINK = 'l.';
 
 function nowS() {
     return Math.floor(Date.now() / 1000);
@@ -34,20 +38,59 @@ async function session(r, pod, base, cookies) {
     if (cookie === '') {
         return { reason: 'no_cookie' };
     }
-    return await claimsOf(r, 'cookie', pod, cookie);
+    const opened = await claimsOf(r, 'cookie', pod, cookie);
+    return ofScope('owner', opened);
+}
+
+function ofScope(scope, opened) {
+    return opened.reason || opened.claims.scope === scope ? opened : { reason: 'scope' };
+}
+
+// Resolves to the claims of a port that is open to others, as the control plane wrote them down; null: it is not.
+async function openPort(r, pod, port) {
+    let text = '';
+    try {
+        text = fs.readFileSync(`${r.variables.gate_ports_directory}/${pod}.${port}`).toString();
+    } catch (e) {
+        return null;
+    }
+    const opened = await claimsOf(r, 'port', pod, text);
+    return opened.reason || !opened.claims.scope.endsWith(`:${port}`) ? null : opened.claims;
+}
+
+// Resolves to who may see the application on this port: { claims } or { reason }. By a path, the pod's own cookie
+// does; by a host name, one that the pod's door gave; then what its user has opened to others.
+async function visitor(r, pod, base, port, cookies) {
+    const owner = base === '/' ? { reason: 'no_cookie' } : await session(r, pod, base, cookies);
+    if (!owner.reason) {
+        return owner;
+    }
+    const cookie = request.cookieValue(cookies, request.portCookieName(base, pod, port));
+    const opened = cookie === '' ? { reason: 'no_cookie' } : await claimsOf(r, 'cookie', pod, cookie);
+    const own = ofScope(`port:${port}`, opened);
+    if (!own.reason) {
+        return own;
+    }
+    const open = await openPort(r, pod, port);
+    return open !== null && claims.isOpenTo(open, opened.claims) ? { claims: open, passing: true } : own;
 }
 
 // Resolves to '' once the answer's headers are set, otherwise to the reason for refusing.
 async function admit(r) {
-    const cookies = r.headersIn['Cookie'];
-    const opened = await session(r, r.headersIn['X-Gate-Pod'], r.headersIn['X-Gate-Base'], cookies);
+    const asked = r.headersIn;
+    const cookies = asked['Cookie'];
+    const pod = asked['X-Gate-Pod'];
+    const base = asked['X-Gate-Base'];
+    const port = asked['X-Gate-Port'];
+    const opened = await (port ? visitor(r, pod, base, port, cookies) : session(r, pod, base, cookies));
     if (opened.reason) {
         return opened.reason;
     }
     const found = opened.claims;
     const headers = r.headersOut;
     headers['X-Gate-Cookie'] = request.podCookie(cookies, found.secret);
-    headers['X-Gate-Session'] = found.session_id;
+    // Somebody who only looks at an application is not there as its user is.
+    headers['X-Gate-Session'] = opened.passing ? '' : found.session_id;
     headers['X-Gate-Upstream'] = found.upstream;
     // The last second at which nginx may answer this by itself.
     headers['X-Accel-Expires'] = `@${Math.min(found.expires_at, nowS() + Number(r.variables.gate_kept_s)) - 1}`;
@@ -75,8 +118,23 @@ async function cookieFor(r, opened) {
     const lifetimeS = Number(v.gate_session_s);
     const session = Object.assign({}, opened, { expires_at: nowS() + lifetimeS });
     const value = await token.seal(keyring(r), 'cookie', session);
-    const name = request.cookieName(v.pod_base, v.pod);
+    const name = opened.scope === 'owner'
+        ? request.cookieName(v.pod_base, v.pod)
+        : request.portCookieName(v.pod_base, v.pod, v.app_port);
     return `${name}=${value}; Path=${v.pod_base}; Max-Age=${lifetimeS}; Secure; HttpOnly; SameSite=Lax`;
+}
+
+// Resolves to what a link says: { claims } or { reason }. A port's link is no sealed token, for it has to outlive keys
+// and restarts of its pod: it names what the control plane wrote down, and is over when that is gone.
+async function linked(r) {
+    const v = r.variables;
+    if (v.app_port !== '' && v.arg_tkn.startsWith(PORT_LINK)) {
+        const open = await openPort(r, v.pod, v.app_port);
+        const named = { scope: `link:${v.app_port}`, session_id: v.arg_tkn.slice(PORT_LINK.length) };
+        return open !== null && claims.isOpenTo(open, named) ? { claims: open } : { reason: 'port_link' };
+    }
+    const opened = await claimsOf(r, 'url', v.pod, v.arg_tkn);
+    return v.pod_base === '/' && v.app_port !== '' ? ofScope(`port:${v.app_port}`, opened) : ofScope('owner', opened);
 }
 
 // Resolves to '' once the cookie is set, otherwise to the reason for refusing.
@@ -87,7 +145,7 @@ async function exchange(r) {
     if (request.below(r.variables.pod_base, r.variables.request_uri) === null) {
         return 'path';
     }
-    const opened = await claimsOf(r, 'url', r.variables.pod, r.variables.arg_tkn);
+    const opened = await linked(r);
     if (opened.reason) {
         return opened.reason;
     }
@@ -155,4 +213,31 @@ async function start(r) {
     r.return(503, page);
 }
 
-export default { check, redeem, start, visit };
+async function portToken(r) {
+    const v = r.variables;
+    const opened = await session(r, v.pod, v.pod_base, v.http_cookie);
+    if (opened.reason) {
+        v.gate_refusal = opened.reason;
+        return '';
+    }
+    const own = { scope: `port:${v.door_port}`, expires_at: nowS() + DOOR_S };
+    return await token.seal(keyring(r), 'url', Object.assign({}, opened.claims, own));
+}
+
+// js_content: from the pod's host name to the one of an application in it, with a token for just that.
+async function door(r) {
+    let text = '';
+    try {
+        text = await portToken(r);
+    } catch (e) {
+        r.error(`door: ${e}`);
+    }
+    if (text === '') {
+        r.return(403);
+    } else {
+        const to = request.withLink(request.afterTo(r.variables.args), text);
+        r.return(303, `https://${r.variables.door_port}--${r.variables.http_host}${to}`);
+    }
+}
+
+export default { check, door, redeem, start, visit };

@@ -5,6 +5,12 @@ function cookieName(base, pod) {
     return base === '/' ? '__Host-codepods' : `__Secure-codepods-${pod}`;
 }
 
+// Of one application: its host name has but one, and a path is shared with all of the pod. A pod's name begins with no
+// dash, so that no pod has a cookie of this name.
+function portCookieName(base, pod, port) {
+    return base === '/' ? '__Host-codepods' : `__Secure-codepods--${port}-${pod}`;
+}
+
 // { path, query } as the pod should see them, nothing decoded; null if the raw path is not below base.
 // nginx chose the location by the decoded and merged path: `/pods/b/../a/x` must not pass as pod a's.
 function below(base, requestUri) {
@@ -87,9 +93,24 @@ function podCookie(header, secret) {
     return sent;
 }
 
+// What comes after `to=`, whole: it is an address, with a query of its own. '/' if it is none.
+function afterTo(args) {
+    const at = (args || '').indexOf('to=');
+    return at === 0 && args[3] === '/' ? args.slice(3) : '/';
+}
+
+// The address with a link's token, and without one that it came with.
+function withLink(requestUri, token) {
+    const clean = cleanLocation(requestUri);
+    const mark = clean.indexOf('?');
+    return mark < 0 ? `${clean}?tkn=${token}` : `${clean.slice(0, mark)}?tkn=${token}&${clean.slice(mark + 1)}`;
+}
+
 // Somebody looks at a page of its own: no frame, script or socket. Browsers from before Fetch Metadata do not say.
 function isVisit(fetchDest) {
     return !fetchDest || fetchDest === 'document';
 }
 
-export default { below, cleanLocation, cookieName, cookieValue, isVisit, podCookie, withoutToken };
+export default {
+    afterTo, below, cleanLocation, cookieName, cookieValue, isVisit, podCookie, portCookieName, withLink, withoutToken,
+};

@@ -26,6 +26,7 @@ def front(shared_front: Front) -> Iterator[Front]:
         pod.seen.clear()
         pod.answers.clear()
     yield shared_front
+    shared_front.unshare()
     shared_front.write_keyring(keyring)
 
 

@@ -5,6 +5,7 @@ from tests.mutants.control import CONTROL_MUTANTS
 from tests.mutants.runner import Mutant
 from tests.mutants.state import STATE_MUTANTS
 from tests.mutants.store import STORE_MUTANTS
+from tests.mutants.visits import VISIT_MUTANTS
 
 _PLAN = "tests/property/test_plan_laws.py"
 _GATE = "tests/njs/test_gate.py"
@@ -104,7 +105,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "what was let in for one pod is let in for all",
         "LAW 17",
         "nginx_njs/nginx.conf.template",
-        'proxy_cache_key "$pod_base $pod $http_cookie";',
+        'proxy_cache_key "$pod_base $pod $app_port $http_cookie";',
         'proxy_cache_key "$http_cookie";',
         (f"{_DEFENCE}::test_what_was_let_in_lets_in_nothing_else",),
     ),
@@ -182,6 +183,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *AGENT_MUTANTS,
     *STATE_MUTANTS,
+    *VISIT_MUTANTS,
     *CONTROL_MUTANTS,
     *STORE_MUTANTS,
 )

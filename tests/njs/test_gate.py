@@ -58,8 +58,10 @@ claims = st.builds(
     secret=st.text("0123456789abcdef", min_size=64, max_size=64),
     expires_at=st.integers(NOW + 1, 2**53 - 1),
     session_id=st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=64),
+    scope=st.just("owner")
+    | st.builds("{}:{}".format, st.sampled_from(["port", "link", "public"]), st.integers(1, 65_535)),
 )
-uses = st.sampled_from(["url", "cookie"])
+uses = st.sampled_from(["url", "cookie", "visit", "port"])
 tokens = st.from_regex(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}", fullmatch=True)
 cookies = st.one_of(
     st.builds("{}={}".format, tokens, st.text('abc"=,%/ ', max_size=10).map(str.strip)),

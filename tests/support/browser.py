@@ -22,10 +22,12 @@ LOADS_MAX = 3
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(executable: str = CHROMIUM, *flags: str) -> Iterator[Browser]:
     """Debian's Chromium, headless."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=_FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=executable, headless=True, args=[*_FLAGS, *flags]
+        )
         try:
             yield browser
         finally:

@@ -54,6 +54,20 @@ class Front:
         """Follow a fresh link, up to the redirect."""
         return self.nginx.ask(f"/pods/{pod}/?tkn={self.token(pod)}", PAGE)
 
+    def share(self, pod: str, port: int, scope: str, link_id: str = "public", **changes: object) -> None:
+        """As the control plane does when a port is opened to others."""
+        claims = self.claims(pod, scope=f"{scope}:{port}", session_id=link_id, **changes)
+        directory = self.nginx.settings.ports_directory
+        assert directory is not None
+        (directory / f"{pod}.{port}").write_text(seal(claims, self.keyring, "port"))
+
+    def unshare(self) -> None:
+        """All ports are private again."""
+        directory = self.nginx.settings.ports_directory
+        assert directory is not None
+        for file in directory.iterdir():
+            file.unlink()
+
     def reached(self) -> int:
         """How many requests have reached a pod."""
         return sum(len(pod.seen) for pod in self.pods.values())
@@ -70,6 +84,7 @@ def front_door(directory: Path) -> Iterator[Front]:
     keyring = Keyring.new()
     keyring.save(directory / "keyring.json", group=WORKER_USER)
     certificate, key = self_signed(directory, "localhost", f"*.{POD_DOMAIN}")
+    (directory / "ports").mkdir(mode=0o755)
     install = find_nginx()
     with recording_pod() as pod_a, recording_pod() as pod_b, recording_pod() as api, hint_listener() as hints:
         settings = NginxSettings(
@@ -77,6 +92,7 @@ def front_door(directory: Path) -> Iterator[Front]:
             runtime=directory / "run",
             module=install.module,
             keyring=directory / "keyring.json",
+            ports_directory=directory / "ports",
             certificate=certificate,
             certificate_key=key,
             public_host="localhost",

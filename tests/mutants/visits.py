@@ -1,0 +1,75 @@
+"""Deliberate bugs of the start page and of applications on ports."""
+
+from tests.mutants.runner import Mutant
+
+_START = "tests/integration/test_proxy_start.py"
+_PORTS = "tests/integration/test_proxy_ports.py"
+_VISITS = "tests/integration/test_api_visits.py"
+_FILES = "tests/integration/test_api_ports.py"
+
+VISIT_MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "a frame in another page wakes a pod",
+        "issue 4, 6",
+        "nginx_njs/request.js",
+        "    return !fetchDest || fetchDest === 'document';",
+        "    return true;",
+        (f"{_START}::test_a_frame_gets_no_token",),
+    ),
+    Mutant(
+        "a link's token is good for a visit",
+        "LAW 17",
+        "api/endpoint.py",
+        'visit = open_token(token, keyring, "visit", pod_id, int(time.time()))',
+        'visit = open_token(token, keyring, "url", pod_id, int(time.time()))',
+        (f"{_VISITS}::test_only_the_token_of_a_visit_to_this_pod_is_taken",),
+    ),
+    Mutant(
+        "a start page asks anew after each failure",
+        "LAW 12",
+        "api/visits.py",
+        "or (again and status.failure is not None)):",
+        "or status.failure is not None):",
+        (f"{_VISITS}::test_a_failure_is_told_and_tried_again_by_hand_only",),
+    ),
+    Mutant(
+        "the cookie of an application opens the IDE",
+        "LAW 17",
+        "nginx_njs/gate.js",
+        "    return ofScope('owner', opened);\n}\n\nfunction ofScope",
+        "    return opened;\n}\n\nfunction ofScope",
+        (f"{_PORTS}::test_the_cookie_of_an_application_opens_nothing_else",),
+    ),
+    Mutant(
+        "what was let in for one port is let in for all",
+        "LAW 17",
+        "nginx_njs/nginx.conf.template",
+        'proxy_cache_key "$pod_base $pod $app_port $http_cookie";',
+        'proxy_cache_key "$pod_base $pod $http_cookie";',
+        (f"{_PORTS}::test_a_public_port_is_open_to_everybody_and_nothing_else_is",),
+    ),
+    Mutant(
+        "any link opens a port that has one",
+        "LAW 17",
+        "nginx_njs/claims.js",
+        "        && shown.session_id === open.session_id;",
+        "        && true;",
+        (f"{_PORTS}::test_what_is_not_the_link_opens_nothing",),
+    ),
+    Mutant(
+        "a public port opens its neighbours",
+        "LAW 17",
+        "nginx_njs/gate.js",
+        "return opened.reason || !opened.claims.scope.endsWith(`:${port}`) ? null : opened.claims;",
+        "return opened.reason ? null : opened.claims;",
+        (f"{_PORTS}::test_a_file_says_nothing_of_another_port_or_pod",),
+    ),
+    Mutant(
+        "a port that is private again stays open",
+        "LAW 1",
+        "api/port_files.py",
+        "            (self._directory / name).unlink(missing_ok=True)\n",
+        "",
+        (_FILES,),
+    ),
+)
