@@ -271,16 +271,12 @@ class Agent:
             self.report_soon()
 
     def _begin(self, action: Action) -> None:
-        if self._results.lately_accepted(action.id):
-            return
-        if self._results.was_cancelled(action.id):
-            self._results.cancel(action.id)
+        if self._results.answer_again(action.id):
+            self.report_soon()
         elif self._queue.is_outdated(action):
             self._results.add(_outdated(action))
-        else:
-            self._results.forget(action.id)
-            if self._queue.offer(action):
-                log.info("action.taken", action=action.id, verb=action.step.verb, target=action.target)
+        elif self._queue.offer(action):
+            log.info("action.taken", action=action.id, verb=action.step.verb, target=action.target)
 
     # ---- the node ------------------------------------------------------------------------------------------
 

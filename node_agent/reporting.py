@@ -33,9 +33,9 @@ from state.wire import (
     WorkspaceReport,
 )
 
+# Of a pod that has no whole container yet. One that has, and is asked for again, is told by its own state.
+_COMING = {"create_pod": Observed.CREATING, "restore_pod": Observed.RESTORING}
 _BETWEEN = {
-    "create_pod": Observed.CREATING,
-    "restore_pod": Observed.RESTORING,
     "start_pod": Observed.STARTING,
     "stop_pod": Observed.STOPPING,
     "archive_pod": Observed.ARCHIVING,
@@ -159,7 +159,7 @@ def _coming(action: Action) -> PodReport | None:
         user_id=action.user_id,
         epoch=action.epoch,
         generation=action.generation,
-        state=_BETWEEN[action.step.verb],
+        state=_COMING[action.step.verb],
         container_id="",
         image_id=action.step.spec.image_id or "",
     )

@@ -5,6 +5,7 @@ Production's threads become greenlets here, one loop each; what they do in a tur
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,7 +16,6 @@ from node_agent.fencer import Fences
 from node_agent.gateway_client import GatewayError
 from node_agent.images import Images
 from node_agent.parts import Parts, ProgressNote, no_note
-from node_agent.results import Results
 from node_agent.runtime import NetworkPlan
 from node_agent.settings import Settings
 from node_agent.ways import Ways
@@ -41,6 +41,7 @@ REST_S = 1.0
 SURVEY_S = 1.0
 TURN_S = 1.0
 SILENCE_S = 5.0
+SAFETY_POLL_S = 1.0
 RESYNC_S = 60.0
 
 
@@ -56,18 +57,28 @@ class SimGateway:
         self._scheduler = docker.scheduler
         self._ingest = ingest
         self._process = process
+        self._docker = docker
         self.cut_until_s = 0.0
+        self.deaf_until_s = 0.0
+        # All that this process was ever given.
+        self.given: list[Action] = []
         # The agent's ear, for what is delivered again.
         self.take: Callable[[SyncReply], None] = lambda _reply: None
 
     def sync(self, request: SyncRequest) -> SyncReply:
         """See Gateway."""
         scheduler = self._scheduler
+        self._ingest.looked(request, self._docker.looked_s.get(scheduler.me.name, -1.0))
 
         def up() -> Any:
             if scheduler.now_s < self.cut_until_s:
                 raise _lost("the network is cut")
-            return self._ingest.ingest(request)
+            if self._ingest.has("db_down") or self._ingest.has("db_empty"):
+                raise _lost("the gateway has no database, or one that knows no node")
+            taken = self._ingest.ingest(request)
+            if scheduler.now_s < self.deaf_until_s:
+                raise _lost("the reply is lost")
+            return taken
 
         detail = f"#{request.sequence} results={len(request.results)}"
         ingested = scheduler.call(
@@ -76,8 +87,11 @@ class SimGateway:
         if not ingested.current:
             raise GatewayError("stale_report", retry_soon=True, overtaken=True)
         if not ingested.accepted:
-            scheduler.wait_for(lambda: self._ingest.has_news(request), request.wait_s)
+            deaf = self._ingest.has("db_deaf")
+            wait_s = min(request.wait_s, SAFETY_POLL_S) if deaf else request.wait_s
+            scheduler.wait_for(lambda: not deaf and self._ingest.has_news(request), wait_s)
         reply = scheduler.call("db.news", lambda: self._ingest.news(request, ingested.accepted), _lost)
+        self.given += reply.actions
         return scheduler.call(
             "net.actions" if reply.actions else "net.reply",
             lambda: reply,
@@ -164,9 +178,8 @@ class AgentActor:
         )
         agent = self._agent = Agent(parts, self.gateway)
         self.gateway.take = agent._take
-        self.boot_id = agent._boot_id = f"{process.birth:020d}-boot"
+        self.boot_id = agent._boot_id = f"{process.birth + docker.clock_skew + 10**9:020d}-boot"
         agent._sending = cast("Any", SimLock(scheduler))
-        agent._results = Results(lambda: scheduler.now_s)
         agent._executor = cast("Any", WatchedExecutor(agent._executor, process, history, marks))
         loops: list[tuple[str, Callable[[], None]]] = [
             ("poll", self._poll),
@@ -238,9 +251,19 @@ class DatabasePort:
     def __init__(self, db: SimDatabase, scheduler: Scheduler) -> None:
         self._db = db
         self._scheduler = scheduler
+        self._basis: dict[str, float] = {}
 
     def _call(self, name: str, effect: Callable[[], T], *, mutates: bool = False) -> T:
-        return self._scheduler.call(f"db.{name}", effect, DatabaseUnavailable, mutates=mutates)
+
+        def reached() -> T:
+            if self._has("db_down"):
+                raise DatabaseUnavailable("the database is away")
+            return effect()
+
+        return self._scheduler.call(f"db.{name}", reached, DatabaseUnavailable, mutates=mutates)
+
+    def _has(self, trouble: str) -> bool:
+        return self._scheduler.now_s < self._db.trouble.get(trouble, 0.0)
 
     def lead(self, holder: str) -> Leadership | None:
         """See state.leader."""
@@ -256,21 +279,46 @@ class DatabasePort:
 
     def claim_due(self, limit: int, redeliver_after: timedelta) -> list[str]:
         """See state.snapshot."""
-        return self._call("claim_due", lambda: self._db.claim_due(limit, redeliver_after))
+
+        def effect() -> list[str]:
+            return [] if self._has("db_empty") else self._db.claim_due(limit, redeliver_after)
+
+        return self._call("claim_due", effect)
 
     def read_world(self, workspace_ids: list[str], leading_since: datetime) -> World:
         """See state.snapshot."""
-        return self._call("read_world", lambda: self._db.read_world(workspace_ids, leading_since))
+
+        def effect() -> World:
+            self._basis = dict(self._db.watch.believed_s)
+            if self._has("poison_row") and self._db.poisoned in workspace_ids:
+                raise ValueError(f"the row of {self._db.poisoned} cannot be read")
+            world = self._db.read_world(workspace_ids, leading_since)
+            if self._has("db_empty"):
+                return World({}, (), leading_since)
+            if self._has("db_no_pods"):
+                bare = tuple(replace(workspace, pods=()) for workspace in world.workspaces)
+                return replace(world, workspaces=bare)
+            return world
+
+        return self._call("read_world", effect)
 
     def record(self, plan: Plan, lead: Leadership, now: datetime, examined: list[str]) -> Recorded:
         """See state.outbox."""
-        return self._call(
-            "record", lambda: self._db.record(plan, lead, now, examined), mutates=bool(plan.steps)
-        )
+
+        def effect() -> Recorded:
+            self._db.watch.basis = self._basis
+            return self._db.record(plan, lead, now, examined)
+
+        return self._call("record", effect, mutates=bool(plan.steps))
 
     def all_workspaces(self) -> list[str]:
         """See state.snapshot.page_workspaces."""
-        return self._call("page", lambda: sorted(self._db.workspaces))
+        return self._call("page", lambda: [] if self._has("db_empty") else sorted(self._db.workspaces))
+
+    def park(self, workspace_id: str, retry_at: datetime, lead: Leadership) -> None:
+        """See state.outbox."""
+        self._db.watch.parked(workspace_id)
+        self._call("park", lambda: self._db.park(workspace_id, retry_at, lead))
 
 
 class ReconcilerActor:
@@ -301,6 +349,8 @@ class ReconcilerActor:
     def _may_turn(self) -> bool:
         """A doorbell that only says: look sooner."""
         now = self._db.clock()
+        if self._scheduler.now_s < self._db.trouble.get("db_deaf", 0.0):
+            return False
         return self._leading is not None and any(due_at <= now for _, due_at in self._db.due_times())
 
     def _turn(self) -> None:

@@ -12,10 +12,20 @@ from tests.sim.schedule import Schedule, draw, late_deliveries
 MARKS = (
     "stale_epoch_refused",
     "stale_report_dropped",
+    "late_result_ignored",
     "resumed_after_crash",
     "archive_repeated",
     "zombie_rejected",
     "breaker_open",
+    "take_back_acknowledged",
+    "proof_void",
+    "container_vanished",
+    "restored",
+    "moved",
+    "parked",
+    "swept_while_running",
+    "code:disk_full",
+    "code:store_unavailable",
 )
 STEPS_PER_RUN = 3000
 LATE_EVERY = 10

@@ -11,6 +11,7 @@ from itertools import combinations, product
 from state.model import Desired
 from tests.sim.fleet import Fleet
 from tests.sim.host import SimTime
+from tests.sim.rest import Rest
 from tests.sim.schedule import ANY_ACTOR, ANY_EFFECT, NODES, Fault
 from tests.sim.scheduler import Armed
 from tests.sim.seams import installed
@@ -88,7 +89,7 @@ def play(scenario: Scenario, faults: tuple[tuple[int, str], ...]) -> tuple[int, 
                 _until_so(fleet, act)
             effects = fleet.scheduler.effects - began
             fleet.heal()
-            fleet.converge()
+            Rest(fleet).converge()
         except Violation as found:
             return 0, found
     return effects, None
@@ -96,10 +97,11 @@ def play(scenario: Scenario, faults: tuple[tuple[int, str], ...]) -> tuple[int, 
 
 def _until_so(fleet: Fleet, act: Act) -> None:
     act(fleet)
+    rest = Rest(fleet)
     last_step = fleet.scheduler.steps + _STEPS_MAX
-    while fleet.amiss() is not None:
+    while rest.amiss() is not None:
         if fleet.scheduler.steps > last_step:
-            raise Violation("I6", f"after {_STEPS_MAX} steps still: {fleet.amiss()}")
+            raise Violation("I6", f"after {_STEPS_MAX} steps still: {rest.amiss()}")
         fleet.step()
 
 

@@ -29,6 +29,7 @@ from state.outbox import REFUSED_RETRY, Recorded
 from state.plan import Decision, Place, Plan, PlannedStep, Release
 from state.wire import Action
 from tests.sim.rows import ActionRow, NodeRow, PodRow, WorkspaceRow
+from tests.sim.watch import Watch
 
 LEASE = timedelta(seconds=15)
 _UP = (Observed.STARTING, Observed.RUNNING, Observed.STOPPING)
@@ -50,8 +51,10 @@ class SimDatabase:
         self.term = 0
         self.term_began_at = clock()
         self.lease_ends_at: datetime | None = None
-        # Called with what a decision or plan says, before it is written.
-        self.watch: Callable[[Plan], None] = lambda _plan: None
+        self.watch = Watch()
+        # Until when each trouble lasts, and whose rows cannot be read.
+        self.trouble: dict[str, float] = {}
+        self.poisoned = ""
 
     # ---- wishes --------------------------------------------------------------------------------------------
 
@@ -207,7 +210,7 @@ class SimDatabase:
     def record(self, plan: Plan, leadership: Leadership, now: datetime, examined: Sequence[str]) -> Recorded:
         """See state.outbox: every line is checked again at the moment of its write."""
         self._assert_leading(leadership)
-        self.watch(plan)
+        self.watch.planned(plan)
         places = sum([self._place(line) for line in plan.places])
         releases = sum([self._release(line) for line in plan.releases])
         taken_back = [row for line in plan.take_backs if (row := self._take_back(line.action_id))]
@@ -222,12 +225,19 @@ class SimDatabase:
             self.workspaces[row.action.workspace_id].due_at = now
         return Recorded(places, releases, len(enqueued), len(taken_back), 0, len(refused))
 
+    def park(self, workspace_id: str, retry_at: datetime, leadership: Leadership) -> None:
+        """See state.outbox: set aside until then, unless something is wished of it."""
+        self._assert_leading(leadership)
+        for row in (self.workspaces[workspace_id], *self._pods_of(workspace_id)):
+            row.due_at = retry_at
+
     def _place(self, line: Place) -> bool:
         row = self.workspaces[line.workspace_id]
         if row.epoch != line.epoch_before or row.placement is not None:
             return False
         row.epoch += 1
         row.placement = Placement(line.node_id, row.epoch)
+        self.watch.placed(line)
         for node in self.nodes.values():
             node.report = None
         return True
@@ -245,6 +255,7 @@ class SimDatabase:
         if any(seen is not None and seen.state is not Observed.ABSENT for seen in pods):
             return False
         row.placement = None
+        self.watch.released(line)
         return True
 
     def _take_back(self, action_id: str) -> ActionRow | None:
@@ -277,6 +288,7 @@ class SimDatabase:
             attempt=attempt,
             step=step.step,
         )
+        self.watch.enqueued(step)
         row = ActionRow(action, step.node_id, self.clock())
         self.actions[action.id] = self.open[step.target] = row
         return True

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
 
-from node_agent.errors import Conflict, EngineUnavailable, NotFound, StepError
+from node_agent.errors import (
+    Conflict,
+    DiskFull,
+    EngineRefused,
+    EngineUnavailable,
+    NotFound,
+    StepError,
+)
 from node_agent.labels import POD, is_partial
 from node_agent.runtime import (
     Container,
@@ -19,7 +26,7 @@ from node_agent.runtime import (
     Volume,
     VolumeState,
 )
-from tests.sim.scheduler import Scheduler
+from tests.sim.scheduler import Process, Scheduler
 from tests.sim.trees import Tree, Trees
 
 T = TypeVar("T")
@@ -28,6 +35,9 @@ NEVER = "0001-01-01T00:00:00Z"
 IMAGE_ID = "sha256:" + "1" * 64
 IDE_STARTS_S = 0.3
 STOP_TAKES_S = 0.2
+SLOW_S = 4.0
+# What needs room on the disk.
+_WRITES = ("create", "create_volume", "rename")
 
 
 def at(now_s: float) -> datetime:
@@ -51,6 +61,7 @@ class SimContainer:
     started_at: str = NEVER
     finished_at: str = NEVER
     answers_at_s: float = 0.0
+    made_at_s: float = 0.0
 
     @property
     def whole(self) -> bool:
@@ -107,9 +118,16 @@ class SimDocker:
     volumes: dict[str, SimVolume] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
-    down_until_s: float = 0.0
+    # Until when each trouble lasts.
+    trouble: dict[str, float] = field(default_factory=dict)
+    clock_skew: int = 0
+    cpu_millis: int = 8000
+    # When it last left a container out of its list.
+    lied_s: float = -1.0
     mutations: int = 0
     made: int = 0
+    # When each actor last looked at all of it.
+    looked_s: dict[str, float] = field(default_factory=dict)
 
     # ---- the engine's port ---------------------------------------------------------------------------------
 
@@ -117,9 +135,14 @@ class SimDocker:
         """One request to the engine."""
 
         def reached() -> T:
-            if self.scheduler.now_s < self.down_until_s:
+            if self.has("engine_down"):
                 raise EngineUnavailable("The engine does not answer.")
+            if mutates and port in _WRITES and self.has("disk_full"):
+                raise DiskFull("No space is left on the device.")
             return effect()
+
+        if self.has("engine_slow"):
+            self.scheduler.sleep(SLOW_S)
 
         return self.scheduler.call(
             f"docker.{port}", reached, EngineUnavailable, mutates=mutates, detail=detail
@@ -139,18 +162,30 @@ class SimDocker:
         """See EngineFiles."""
         return container.upper_dir
 
+    def has(self, trouble: str) -> bool:
+        """Whether it is in this trouble now."""
+        return self.scheduler.now_s < self.trouble.get(trouble, 0.0)
+
     def facts(self) -> EngineFacts:
         """See Runtime."""
-        return self.call("facts", lambda: EngineFacts("28", "1.48", "overlay2", ("runc",), 8000, 16384))
+        return self.call(
+            "facts", lambda: EngineFacts("28", "1.48", "overlay2", ("runc",), self.cpu_millis, 16384)
+        )
 
     def look(self) -> Sight:
         """See Runtime."""
-        return self.call(
-            "look",
-            lambda: Sight(
-                tuple(found.seen() for found in self.containers.values()),
-                tuple(found.seen() for found in self.volumes.values()),
-            ),
+        return self.call("look", self._look)
+
+    def _look(self) -> Sight:
+        self.looked_s[self.scheduler.me.name] = self.scheduler.now_s
+        listed = list(self.containers.values())
+        if listed and self.has("list_misses"):
+            self.lied_s = self.scheduler.now_s
+            self.trouble.pop("list_misses")
+            listed.pop(0)
+        return Sight(
+            tuple(found.seen() for found in listed),
+            tuple(found.seen() for found in self.volumes.values()),
         )
 
     def of_pod(self, pod_id: str) -> tuple[Container, ...]:
@@ -179,18 +214,23 @@ class SimDocker:
 
     def image_id(self, reference: str) -> str | None:
         """See Runtime; every image is there."""
-        return self.call("image_id", lambda: IMAGE_ID)
+        return self.call("image_id", lambda: None if self.has("image_gone") else IMAGE_ID)
 
     def pull(self, reference: str) -> None:
         """See Runtime."""
-        self.call("pull", lambda: None)
+
+        def effect() -> None:
+            if self.has("image_gone"):
+                raise EngineUnavailable("The registry answers: too many requests.")
+
+        self.call("pull", effect)
 
     def create(self, plan: ContainerPlan) -> Container:
         """See Runtime."""
         return self.call("create", lambda: self._create(plan), mutates=True, detail=plan.name)
 
     def _create(self, plan: ContainerPlan) -> Container:
-        if any(found.name == plan.name for found in self.containers.values()):
+        if self.has("name_taken") or any(found.name == plan.name for found in self.containers.values()):
             raise Conflict(f"The name {plan.name} is taken.")
         self.made += 1
         container_id = f"{self.node_id}-c{self.made}"
@@ -204,6 +244,7 @@ class SimDocker:
             20000 + self.made,
             upper,
             self.trees.make(upper),
+            made_at_s=self.scheduler.now_s,
         )
         if plan.volume not in self.volumes:
             # The engine makes a missing volume by itself, without our labels or marker.
@@ -226,7 +267,27 @@ class SimDocker:
 
     def start(self, container_id: str) -> None:
         """See Runtime."""
-        self.call("start", lambda: self.start_now(container_id), mutates=True, detail=container_id)
+
+        def effect() -> None:
+            if self.has("black_hole"):
+                raise EngineRefused("The runtime cannot be started.")
+            self.start_now(container_id)
+            self._doom(container_id)
+
+        self.call("start", effect, mutates=True, detail=container_id)
+
+    def _doom(self, container_id: str) -> None:
+        """In a crash loop, it exits soon after its start."""
+        pod_id = self.containers[container_id].pod_id
+        if not self.has(f"crash_loop {pod_id}"):
+            return
+
+        def body() -> None:
+            self.scheduler.sleep(self.scheduler.random.uniform(0.05, 1.0))
+            if container_id in self.containers:
+                self.stop_now(container_id)
+
+        self.scheduler.spawn(Process("doom"), "doom", body)
 
     def start_now(self, container_id: str) -> None:
         """Also by hand."""
@@ -243,7 +304,12 @@ class SimDocker:
 
     def stop(self, container_id: str, grace_s: int) -> None:
         """See Runtime."""
-        self.call("stop", lambda: self.stop_now(container_id), mutates=True, detail=container_id)
+
+        def effect() -> None:
+            if not self.has(f"stuck_pod {self._container(container_id).pod_id}"):
+                self.stop_now(container_id)
+
+        self.call("stop", effect, mutates=True, detail=container_id)
         self.scheduler.sleep(STOP_TAKES_S)
 
     def stop_now(self, container_id: str) -> None:
@@ -333,6 +399,21 @@ class SimDocker:
             )
 
         return self.scheduler.call("ide.answers", effect, _no_probe_error)
+
+    def forget(self, container: SimContainer) -> None:
+        """Removed by hand."""
+        del self.containers[container.id]
+        self.trees.drop(container.upper_dir)
+
+    def wipe(self) -> None:
+        """Another machine, under the same name."""
+        for container in list(self.containers.values()):
+            self.forget(container)
+        for volume in self.volumes.values():
+            self.trees.drop(volume.mountpoint)
+        self.volumes.clear()
+        self.sessions.clear()
+        self.epochs.clear()
 
     def _container(self, container_id: str) -> SimContainer:
         try:

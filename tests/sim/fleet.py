@@ -9,16 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from node_agent.labels import EPOCH, NODE, WORKSPACE, is_partial
-from node_agent.runtime import Status, VolumeState
+from node_agent.runtime import Status
 from state.model import Desired, Limits
+from tests.sim import happenings
 from tests.sim.actors import AgentActor, ReconcilerActor
+from tests.sim.conduct import Conduct
 from tests.sim.database import SimDatabase
-from tests.sim.docker import SimContainer, SimDocker, SimVolume, at
+from tests.sim.docker import SimContainer, SimDocker, at
 from tests.sim.host import SimTime
 from tests.sim.ingest import Ingest
+from tests.sim.rest import Rest
 from tests.sim.rows import NodeRow, PodRow, WorkspaceRow
-from tests.sim.schedule import NODES, PODS, RECONCILERS, ZOMBIE, Fault, Schedule
+from tests.sim.schedule import NODES, PODS, RECONCILERS, Fault, Schedule
 from tests.sim.scheduler import Armed, Process, Scheduler
 from tests.sim.seams import installed
 from tests.sim.store import SimStore
@@ -26,15 +28,7 @@ from tests.sim.trees import Trees
 from tests.sim.truth import Truth, Violation
 
 RESTART_S = 2.0
-USED_S = 0.3
 WRITE_EVERY_S = 0.8
-# Healed, everything must be as wished within this much virtual time: several back-offs at their ceiling.
-CONVERGES_S_MAX = 1800.0
-CONVERGES_STEPS_MAX = 60_000
-# And then nothing may be changed for this long: more than one resync.
-QUIET_S = 130.0
-# Faults after which something of a former placement may be left on a node, reported and untouched.
-_LEAVES_STRAYS = frozenset({ZOMBIE})
 
 
 @dataclass
@@ -60,12 +54,15 @@ class Fleet:
         self.marks: Counter[str] = Counter()
         self.scheduler = Scheduler(seed, on_kill=self._killed, on_zombie=self._replace)
         self.db = SimDatabase(lambda: at(self.scheduler.now_s))
-        self.truth = Truth(self.scheduler, self.db, self.limits, self.marks)
-        self.db.watch = self.truth.planned
+        self.truth = Truth(self.scheduler, self.db)
+        self.conduct = self.truth.conduct = Conduct(self.truth, self.db, self.limits, self.marks)
+        self.db.watch = self.conduct
         self.store = self.truth.store = SimStore(self.scheduler, self.truth.store_changed)
         self.trees = Trees(self.scheduler)
+        self.trees.is_full = lambda path: self.truth.dockers[path.split("/")[2]].has("disk_full")
         jitter = Random(f"jitter {seed}")
         self.ingest = Ingest(self.db, self.limits, jitter.random, self.marks)
+        self.ingest.looked = self.conduct.looked
         self.history: dict[str, set[int]] = {}
         self.births = 0
         self.healing = False
@@ -80,6 +77,9 @@ class Fleet:
             self.db.workspaces.setdefault(f"w-{user}", WorkspaceRow(f"w-{user}", f"user-{user}"))
             self.db.pods[pod_id] = PodRow(pod_id, f"w-{user}")
         self.tokens = 0
+        self.wishes = 0
+        # Until when a node's agent is not started after a boot of its machine.
+        self.late_agents: dict[str, float] = {}
         self._start_everybody()
 
     # ---- who acts ------------------------------------------------------------------------------------------
@@ -110,7 +110,8 @@ class Fleet:
     def _killed(self, process: Process) -> None:
         """Its supervisor starts it again after a while, unless another has taken its place."""
         if process.name in NODES and self.agents[process.name].process is process:
-            self._later(RESTART_S, lambda: self._start_agent(process.name))
+            late_s = self.late_agents.pop(process.name, 0.0) - self.scheduler.now_s
+            self._later(max(RESTART_S, late_s), lambda: self._start_agent(process.name))
         elif process.name in RECONCILERS:
             self._later(RESTART_S, lambda: self._start_reconciler(process.name))
 
@@ -155,65 +156,32 @@ class Fleet:
         self.scheduler.tell(f"{fault.kind} {fault.actor} {fault.arg}")
         kind, _, detail = fault.kind.partition(":")
         if kind == "wish":
-            if self.db.set_desired(fault.actor, Desired(detail)):
-                self.truth.wished(fault.actor)
+            self.wish(fault.actor, Desired(detail))
             return
         self.scheduler.fired[kind] += 1
-        until_s = self.scheduler.now_s + fault.arg
-        if kind.endswith("_pod"):
-            self._by_hand(kind, fault.actor)
-        elif kind in ("cordon", "uncordon"):
-            self.db.nodes[fault.actor].cordoned = kind == "cordon"
-        elif kind == "store_down":
-            self.store.down_until_s = until_s
-        elif kind == "engine_down":
-            self.truth.dockers[fault.actor].down_until_s = until_s
-        elif kind == "reboot":
-            self._reboot(fault.actor)
-        else:
-            for node_id in NODES if kind == "partition_all" else (fault.actor,):
-                self.agents[node_id].gateway.cut_until_s = until_s
+        happenings.happen(self, fault)
 
-    def _by_hand(self, kind: str, pod_id: str) -> None:
-        for docker, found in self.truth.containers(pod_id):
-            if kind == "exit_pod":
-                docker.stop_now(found.id)
-                return
-            live = self.db.workspaces[found.labels[WORKSPACE]].placement
-            if live is not None and live.epoch == int(found.labels[EPOCH]):
-                docker.start_now(found.id)
-                if kind == "use_pod":
-                    self._use(docker, found)
-                return
-
-    def _use(self, docker: SimDocker, container: SimContainer) -> None:
-        """Somebody writes in it for a moment, and stops it again."""
-
-        def body() -> None:
-            self.scheduler.sleep(USED_S)
-            if container.status is Status.RUNNING and container.id in docker.containers:
-                self.write(docker, container)
-                docker.stop_now(container.id)
-
-        self.scheduler.spawn(Process("hand"), "hand", body)
-
-    def _reboot(self, node_id: str) -> None:
-        self.truth.dockers[node_id].reboot()
-        processes = [actor.process for actor in self.scheduler.actors if actor.process.name == node_id]
-        for process in dict.fromkeys(processes):
-            self.scheduler.kill(process)
+    def wish(self, pod_id: str, desired: Desired) -> None:
+        """By the API, or by hand."""
+        if self.db.set_desired(pod_id, desired):
+            self.wishes += 1
+            self.truth.wished(pod_id)
 
     def heal(self) -> None:
         """No more faults; what is stopped goes on, what is cut is joined, what is cordoned is not."""
         self.scheduler.tell("healed")
         self.healing = True
         self.scheduler.armed.clear()
-        self.store.down_until_s = 0.0
+        self.late_agents.clear()
+        self.store.trouble.clear()
+        self.db.trouble.clear()
         for actor in self.scheduler.actors:
             actor.process.paused_until_s = 0.0
         for node_id in NODES:
-            self.agents[node_id].gateway.cut_until_s = 0.0
-            self.truth.dockers[node_id].down_until_s = 0.0
+            gateway, docker = self.agents[node_id].gateway, self.truth.dockers[node_id]
+            gateway.cut_until_s = gateway.deaf_until_s = 0.0
+            docker.trouble.clear()
+            docker.cpu_millis = 8000
             self.db.nodes[node_id].cordoned = False
         # A supervisor does not leave two agents on one node for ever.
         for actor in list(self.scheduler.actors):
@@ -234,93 +202,6 @@ class Fleet:
             raise Violation("I6", "nobody has anything to do any more")
         self.truth.check()
 
-    def converge(self) -> None:
-        """Healed: to what was last wished, and then to rest. Raises Violation (I6, I11)."""
-        ends_at_s, last_step = (
-            self.scheduler.now_s + CONVERGES_S_MAX,
-            self.scheduler.steps + CONVERGES_STEPS_MAX,
-        )
-        while True:
-            while (amiss := self.amiss()) is not None:
-                if self.scheduler.now_s > ends_at_s or self.scheduler.steps > last_step:
-                    raise Violation(
-                        "I6", f"not as wished after {CONVERGES_S_MAX:.0f} s without faults: {amiss}"
-                    )
-                self.step()
-            mutations, quiet_until_s = self.mutations, self.scheduler.now_s + QUIET_S
-            while self.scheduler.now_s < quiet_until_s and self.mutations == mutations:
-                self.step()
-            if self.mutations == mutations:
-                break
-            if self.scheduler.now_s > ends_at_s:
-                raise Violation("I6", "it is as wished, and something is still changed all the time")
-        self.truth.checks["I6"] += 1
-        if (amiss := self.amiss()) is not None:
-            raise Violation("I6", f"came to rest, and is not as wished: {amiss}")
-        self._check_leaks()
-
-    def amiss(self) -> str | None:
-        """The first pod that is not as wished, by what is on the nodes and in the store."""
-        for pod in self.db.pods.values():
-            if not self._is_as_wished(pod):
-                here = [(d.node_id, c.id, c.status) for d, c in self.truth.containers(pod.id)]
-                return f"{pod.id} is wished {pod.desired}; there is {here}; {pod.reason}"
-        for node in self.db.nodes.values():
-            if node.boot_id != (living := self.agents[node.id].boot_id):
-                return f"{node.id} is believed as {node.boot_id}, and {living} is not"
-        if self.db.open:
-            return f"open actions: {sorted(self.db.open)}"
-        for workspace in self.db.workspaces.values():
-            wanted = any(self._live(pod) for pod in self.db.pods.values() if pod.workspace_id == workspace.id)
-            if workspace.placement is not None and not wanted:
-                return f"{workspace.id} is still placed on {workspace.placement.node_id}"
-        return None
-
-    def _live(self, pod: PodRow) -> list[SimContainer]:
-        """Its containers at the live placement."""
-        placement = self.db.workspaces[pod.workspace_id].placement
-        if placement is None:
-            return []
-        return [
-            found
-            for docker, found in self.truth.containers(pod.id)
-            if docker.node_id == placement.node_id and int(found.labels[EPOCH]) == placement.epoch
-        ]
-
-    def _is_as_wished(self, pod: PodRow) -> bool:
-        live, written = self._live(pod), self.truth.written[pod.id]
-        running = [found for _, found in self.truth.containers(pod.id) if found.status is Status.RUNNING]
-        if pod.desired is Desired.RUNNING:
-            return [found.id for found in running] == [found.id for found in live] and len(live) == 1
-        if running:
-            return False
-        if pod.desired is Desired.STOPPED:
-            return len(live) == 1 or (not written and pod.archive is None)
-        return not live
-
-    def _check_leaks(self) -> None:
-        """I11: nothing half made, and nothing of a former placement without a zombie to blame it on."""
-        self.truth.checks["I11"] += 1
-        blamed = bool(_LEAVES_STRAYS & self.scheduler.fired.keys())
-        for docker in self.truth.dockers.values():
-            for container in docker.containers.values():
-                if is_partial(container.name):
-                    raise Violation("I11", f"{container.name} was left half made")
-                self._check_stray(docker.node_id, container, container.name, blamed)
-            for volume in docker.volumes.values():
-                if volume.marker is not VolumeState.WHOLE and volume.labels.get(NODE):
-                    raise Violation("I11", f"{volume.name} was left half made")
-                self._check_stray(docker.node_id, volume, volume.name, blamed)
-
-    def _check_stray(self, node_id: str, thing: SimContainer | SimVolume, name: str, blamed: bool) -> None:
-        workspace = self.db.workspaces.get(thing.labels.get(WORKSPACE, ""))
-        placement = workspace.placement if workspace else None
-        if placement and (placement.node_id, placement.epoch) == (node_id, int(thing.labels[EPOCH])):
-            return
-        self.marks["stray_left"] += 1
-        if not blamed:
-            raise Violation("I11", f"{name} was left on {node_id}, where nobody is placed")
-
 
 def run(schedule: Schedule, echo: Callable[[str], None] | None = None) -> Outcome:
     """Play a schedule; the outcome holds the violation, if any."""
@@ -331,10 +212,11 @@ def run(schedule: Schedule, echo: Callable[[str], None] | None = None) -> Outcom
         try:
             _play(fleet, schedule)
             fleet.heal()
-            fleet.converge()
+            Rest(fleet).converge()
         except Violation as found:
             violation = found
     scheduler = fleet.scheduler
+    fleet.marks["swept_while_running"] += fleet.truth.swept
     return Outcome(
         schedule,
         scheduler.steps,

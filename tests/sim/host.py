@@ -1,11 +1,12 @@
 """The agent's own files, its journal, its firewall and its clock, on a simulated node."""
 
+import errno
 import hashlib
 import threading
 from collections.abc import Iterable
 from datetime import datetime, tzinfo
 
-from node_agent.errors import StepError
+from node_agent.errors import DiskFull, StepError
 from node_agent.journal import Journal
 from node_agent.runtime import Volume, VolumeState
 from tests.sim.docker import SimDocker, at
@@ -32,10 +33,15 @@ class SimHost:
         secret = hashlib.sha256(f"{session_dir} {self._scheduler.steps}".encode()).hexdigest()
 
         def effect() -> None:
+            self._needs_room()
             self._docker.sessions[session_dir] = secret
 
         self._scheduler.call("host.write_session", effect, _host_error, mutates=True)
         return secret
+
+    def _needs_room(self) -> None:
+        if self._docker.has("disk_full"):
+            raise DiskFull("No space is left on the device.")
 
     def read_session(self, session_dir: str | None) -> str | None:
         """See HostFiles."""
@@ -63,6 +69,7 @@ class SimHost:
             found = self._docker.volumes.get(volume.name)
             if found is None:
                 raise _host_error(f"{volume.name} went away")
+            self._needs_room()
             found.marker = state
 
         self._scheduler.call("host.mark", effect, _host_error, mutates=True, detail=f"{volume.name} {state}")
@@ -82,8 +89,12 @@ class SimJournal(Journal):
     def see_all(self, epochs: dict[str, int]) -> None:
         """The port call comes before the lock is taken: actors share one thread."""
         if any(epoch > self._epochs.get(key, 0) for key, epoch in epochs.items()):
-            self._docker.scheduler.call("journal.see", lambda: None, OSError, mutates=True)
+            self._docker.scheduler.call("journal.see", self._room, OSError, mutates=True)
         super().see_all(epochs)
+
+    def _room(self) -> None:
+        if self._docker.has("disk_full"):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def _write(self, epochs: dict[str, int]) -> None:
         self._docker.epochs.clear()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from state.backoff import live_failure, next_failure
+from state.backoff import RACES, live_failure, next_failure
 from state.delivery import ACTIONS_PER_REPLY_MAX, OpenIds
 from state.lease import CLOCK_SET_BACK_AFTER, FORMER_BOOTS_MAX
 from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb, WorkspaceObserved
@@ -18,7 +18,8 @@ from state.reports import Ingested
 from state.results import EXITED
 from state.wire import CANCELLED, Action, Report, StepDone, StepFailed, StepResult, SyncReply, SyncRequest
 from tests.sim.database import SimDatabase
-from tests.sim.rows import ActionRow, NodeRow, known_row, known_workspace_row
+from tests.sim.docker import at
+from tests.sim.rows import ActionRow, NodeRow, PodRow, known_row, known_workspace_row
 
 _ARCHIVING = (Verb.ARCHIVE_POD, Verb.ARCHIVE_WORKSPACE)
 
@@ -33,6 +34,12 @@ class Ingest:
         self._limits = limits
         self._jitter = jitter
         self._marks = marks
+        # Told when the node was looked at for a message's report.
+        self.looked: Callable[[SyncRequest, float], None] = lambda _request, _at_s: None
+
+    def has(self, trouble: str) -> bool:
+        """Whether the database is in this trouble now."""
+        return self._db.clock() < at(self._db.trouble.get(trouble, 0.0))
 
     # ---- up ------------------------------------------------------------------------------------------------
 
@@ -43,6 +50,7 @@ class Ingest:
             self._marks["stale_report_dropped"] += 1
             self._marks["zombie_rejected"] += bool(request.results and request.boot_id in node.former_boots)
             return Ingested(current=False)
+        self._db.watch.heard(request)
         node.cpu_millis, node.memory_mib = request.facts.cpu_millis, request.facts.memory_mib
         if request.report is None:
             return Ingested(current=True)
@@ -118,6 +126,7 @@ class Ingest:
         for line in comparison.pods:
             pod = db.pods[line.pod_id]
             before = pod.observed
+            self._moved(pod, node.id, line.epoch, line.state)
             same = before and (before.state, pod.observed_node_id, before.epoch) == (
                 line.state,
                 node.id,
@@ -128,6 +137,7 @@ class Ingest:
         for pod_id in comparison.absent_pods:
             pod = db.pods[pod_id]
             assert pod.observed is not None
+            self._moved(pod, node.id, pod.observed.epoch, Observed.ABSENT)
             absent = {"state": Observed.ABSENT, "container_id": "", "fingerprint": None, "started_at": None}
             pod.observed = pod.observed.model_copy(update=absent)
             pod.since = pod.due_at = now
@@ -143,8 +153,15 @@ class Ingest:
             workspace.observed = workspace.observed.model_copy(update=gone)
             workspace.due_at = now
         self._marks["container_vanished"] += len(comparison.vanished)
+        db.watch.vanished(oddity.pod_id for oddity in comparison.vanished)
         for exited in comparison.exits:
             self._fail_exited(exited)
+
+    def _moved(self, pod: PodRow, node_id: str, epoch: int, after: Observed) -> None:
+        seen = pod.observed
+        same = seen is not None and (pod.observed_node_id, seen.epoch) == (node_id, epoch)
+        before = seen.state if seen is not None and same else Observed.ABSENT
+        self._db.watch.moved(pod, node_id, epoch, before, after)
 
     def _fail_exited(self, line: Exit) -> None:
         pod = self._db.pods[line.pod.pod_id]
@@ -161,6 +178,9 @@ class Ingest:
             self._marks["late_result_ignored"] += 1
             self._marks["zombie_rejected"] += row is not None and row.state is ActionState.SUPERSEDED
             return
+        failed = isinstance(result, StepFailed)
+        race = isinstance(result, StepFailed) and result.code in {*RACES, CANCELLED}
+        self._db.watch.answered(row, failed=failed, race=race)
         owner = self._owner(row.action)
         owner.due_at = self._db.clock()
         if isinstance(result, StepFailed) and result.code == CANCELLED:
@@ -184,6 +204,7 @@ class Ingest:
             state = ActionState.SUPERSEDED
             self._marks["late_archive_superseded"] += 1
         self._db.close(row, state)
+        self._marks["restored"] += row.verb in (Verb.RESTORE_POD, Verb.RESTORE_WORKSPACE)
         exited = row.action.pod_id is not None and owner.failure and owner.failure.code == EXITED
         owner.failure = owner.failure if exited else None
 
@@ -234,6 +255,7 @@ class Ingest:
         fresh = sorted((row for row in wanted if row.action.id not in in_hand), key=lambda row: row.action.id)
         for row in fresh[:ACTIONS_PER_REPLY_MAX]:
             row.sent = True
+            self._db.watch.given(row)
         open_ids = {row.action.id for row in rows}
         over = {action_id for action_id in in_hand if action_id not in open_ids}
         over |= {row.action.id for row in rows if row.taken_back}

@@ -13,6 +13,7 @@ from random import Random
 from state.model import Desired
 
 NODES = ("node-0", "node-1", "node-2")
+WORKSPACES = ("w-0", "w-1", "w-2")
 PODS = ("p-0-0", "p-0-1", "p-1-0", "p-2-0")
 RECONCILERS = ("reconciler-0", "reconciler-1")
 ANY_ACTOR = "*"
@@ -35,19 +36,52 @@ CALL_FAULTS = (
 # regression file shows what would be lost without that lock.
 ZOMBIE = "zombie"
 # What can happen to the world. Those with an `until` in the world last `arg` seconds.
-WORLD_FAULTS = (
+NODE_FAULTS = (
     "reboot",
+    "reboot_late",
     "engine_down",
-    "store_down",
+    "engine_slow",
     "partition",
     "partition_all",
+    "reply_cut",
+    "disk_full",
+    "disk_lost",
+    "journal_lost",
+    "clock_set",
+    "image_gone",
+    "black_hole",
+    "list_misses",
+    "name_taken",
+    "shrink",
+    # Of earlier placements: nothing but their epoch stands between them and the node.
+    "late_actions",
+    "late_actions",
+)
+POD_FAULTS = (
     "exit_pod",
     "start_pod",
     # Started, used and stopped again by hand, perhaps between its archive and its removal.
     "use_pod",
     "use_pod",
     "use_pod",
+    "rename_pod",
+    "remove_pod",
+    "stuck_pod",
+    "crash_loop",
+    "lose_blob",
 )
+SHARED_FAULTS = (
+    "store_down",
+    "store_slow",
+    "db_down",
+    "db_empty",
+    "db_no_pods",
+    "db_deaf",
+    "poison_row",
+    "flap",
+)
+# Which kinds happen to whom.
+WORLD_FAULTS = ((NODE_FAULTS, NODES), (POD_FAULTS, PODS), (SHARED_FAULTS, WORKSPACES))
 _PORTS = (
     "",
     ANY_EFFECT,
@@ -147,10 +181,10 @@ def _wish(random: Random, steps: int) -> Fault:
 
 def _fault(random: Random, steps: int) -> Fault:
     step = random.randrange(steps)
-    if random.random() < 0.35:
-        kind = random.choice(WORLD_FAULTS)
-        actor = random.choice(PODS if kind.endswith("_pod") else NODES)
-        return Fault(step, actor, 0, kind, arg=random.choice((3.0, 20.0, 70.0)))
+    if random.random() < 0.45:
+        kinds, actors = random.choice(WORLD_FAULTS)
+        lasts_s = random.choice((3.0, 20.0, 70.0))
+        return Fault(step, random.choice(actors), 0, random.choice(kinds), arg=lasts_s)
     actor = random.choice((*NODES, *NODES, *RECONCILERS))
     return Fault(
         step,

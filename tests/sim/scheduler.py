@@ -160,6 +160,11 @@ class Scheduler:
         assert self._current is not None
         return self._current
 
+    @property
+    def actor_name(self) -> str:
+        """Of the actor that runs now; "" when the world itself acts."""
+        return self._current.name if self._current else ""
+
     def _yield(self, wake_at_s: float = 0.0, ready: Callable[[], bool] | None = None) -> None:
         actor = self.me
         actor.wake_at_s, actor.ready = wake_at_s, ready

@@ -6,11 +6,12 @@ Only names in modules are exchanged; no production function that decides anythin
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import structlog
 
-from node_agent import agent, archives, perform, results, survey
+from node_agent import agent, archives, perform, survey
 from node_agent.archive import commit, upload
 from reconciler import tick
 from tests.sim.host import SimTime
@@ -18,9 +19,11 @@ from tests.sim.trees import Trees
 from tests.sim.truth import Violation
 
 
-def _no_parking(workspace_id: str, reason: str, *_rest: object) -> None:
-    """No row here is beyond deciding, so a planner that raises is at fault."""
-    raise Violation("I12", f"the pass over {workspace_id} broke: {reason}")
+def _park(port: Any, workspace_id: str, reason: str, retry_at: datetime, lead: Any) -> None:
+    """Only a row that cannot be read is beyond deciding: a planner that raises is at fault."""
+    if "cannot be read" not in reason:
+        raise Violation("I12", f"the pass over {workspace_id} broke: {reason}")
+    port.park(workspace_id, retry_at, lead)
 
 
 @contextmanager
@@ -30,7 +33,6 @@ def installed(time: SimTime, trees: Trees) -> Iterator[None]:
         (agent, "time", time),
         (perform, "time", time),
         (survey, "time", time),
-        (results, "time", time),
         (archives, "datetime", time),
         (archives, "tree_fingerprint", trees.fingerprint),
         (archives, "restore_archive", trees.restore),
@@ -40,7 +42,7 @@ def installed(time: SimTime, trees: Trees) -> Iterator[None]:
         (tick, "claim_due", lambda db, limit, again: db.claim_due(limit, again)),
         (tick, "read_world", lambda db, ids, since: db.read_world(ids, since)),
         (tick, "record", lambda db, plan, lead, now, ids: db.record(plan, lead, now, ids)),
-        (tick, "park", lambda _db, *what: _no_parking(*what)),
+        (tick, "park", _park),
     ]
     before = [getattr(module, name) for module, name, _ in exchanged]
     logs = structlog.get_config()

@@ -22,6 +22,7 @@ from node_agent.store import (
 from tests.sim.scheduler import Scheduler
 
 T = TypeVar("T")
+SLOW_S = 10.0
 
 
 class SimStore(Store):
@@ -30,7 +31,7 @@ class SimStore(Store):
     def __init__(self, scheduler: Scheduler, changed: Callable[[str, str], None]) -> None:
         self.objects: dict[str, bytes] = {}
         self.digests: dict[str, str] = {}
-        self.down_until_s = 0.0
+        self.trouble: dict[str, float] = {}
         self.mutations = 0
         self.uploads = 0
         self._scheduler = scheduler
@@ -40,11 +41,17 @@ class SimStore(Store):
         """One request to the store."""
 
         def reached() -> T:
-            if self._scheduler.now_s < self.down_until_s:
+            if self._has("store_down"):
                 raise StoreUnavailable("the store does not answer")
             return effect()
 
+        if self._has("store_slow"):
+            self._scheduler.sleep(SLOW_S)
+
         return self._scheduler.call(f"store.{port}", reached, StoreUnavailable, mutates=mutates, detail=key)
+
+    def _has(self, trouble: str) -> bool:
+        return self._scheduler.now_s < self.trouble.get(trouble, 0.0)
 
     def put(self, kind: str, key: str, data: bytes) -> None:
         """The effect of any put."""

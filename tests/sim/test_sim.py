@@ -42,17 +42,19 @@ call_faults = st.builds(
     st.sampled_from(("", ANY_EFFECT, "docker.", "store.", "net.", "tree.", "db.")),
     st.sampled_from((0.5, 5.0, 30.0, 90.0)),
 )
-world_faults = st.builds(
-    Fault,
-    steps,
-    st.sampled_from(NODES),
-    st.just(0),
-    st.sampled_from([kind for kind in WORLD_FAULTS if not kind.endswith("_pod")]),
-    st.just(""),
-    st.sampled_from((3.0, 20.0, 70.0)),
-)
-pod_faults = st.builds(
-    Fault, steps, st.sampled_from(PODS), st.just(0), st.sampled_from(("exit_pod", "start_pod"))
+world_faults = st.one_of(
+    [
+        st.builds(
+            Fault,
+            steps,
+            st.sampled_from(actors),
+            st.just(0),
+            st.sampled_from(kinds),
+            st.just(""),
+            st.sampled_from((3.0, 20.0, 70.0)),
+        )
+        for kinds, actors in WORLD_FAULTS
+    ]
 )
 wishes = st.builds(
     Fault, steps, st.sampled_from(PODS), st.just(0), st.sampled_from([f"wish:{wished}" for wished in Desired])
@@ -60,7 +62,7 @@ wishes = st.builds(
 schedules = st.builds(
     lambda seed, faults: Schedule(seed, SMALL_STEPS, tuple(in_order(faults))),
     st.integers(0, 1000),
-    st.lists(wishes | wishes | call_faults | world_faults | pod_faults, max_size=25),
+    st.lists(wishes | wishes | call_faults | world_faults, max_size=25),
 )
 
 

@@ -5,12 +5,13 @@ order of an archive (node_agent.archive.commit) and its errors (node_agent.archi
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from node_agent.archive.capture import Captured
-from node_agent.archive.errors import CaptureFailed, RestoreCorrupt, RestoreFailed
+from node_agent.archive.errors import CaptureFailed, RestoreCorrupt, RestoreDiskFull, RestoreFailed
 from node_agent.archive.fingerprint import TreeScan
 from node_agent.archive.manifest import BlobRef, Manifest
 from node_agent.store import BlobWriter, Store, StoreNotFound
@@ -44,6 +45,8 @@ class Trees:
     scheduler: Scheduler
     by_path: dict[str, Tree] = field(default_factory=dict)
     inodes: int = 0
+    # Whether the disk that a path is on has no room now.
+    is_full: Callable[[str], bool] = lambda _path: False
 
     def make(self, path: str) -> Tree:
         """A new, empty directory."""
@@ -109,4 +112,10 @@ class Trees:
         return self.scheduler.call("tree.open", lambda: self._tree(path), CaptureFailed)
 
     def _write(self, tree: Tree, data: bytes, path: str) -> None:
-        self.scheduler.call("tree.write", lambda: tree.append(data), RestoreFailed, mutates=True, detail=path)
+
+        def effect() -> None:
+            if self.is_full(path):
+                raise RestoreDiskFull("No space is left on the device.")
+            tree.append(data)
+
+        self.scheduler.call("tree.write", effect, RestoreFailed, mutates=True, detail=path)

@@ -5,16 +5,19 @@ Names as in docs/reliability.md. A violation ends the run at the step where it h
 
 import json
 from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status, VolumeState
-from state.model import WITHDRAWING_VERBS, ArchiveRef, Desired, Limits, Verb
-from state.plan import Plan
-from tests.sim.database import LEASE, SimDatabase
+from state.model import ArchiveRef, Desired
+from tests.sim.database import SimDatabase
 from tests.sim.docker import SimContainer, SimDocker, SimVolume
-from tests.sim.rows import NodeRow
+from tests.sim.rows import PodRow, WorkspaceRow
 from tests.sim.scheduler import Scheduler
 from tests.sim.store import SimStore
+
+if TYPE_CHECKING:
+    from tests.sim.conduct import Conduct
 
 
 class Violation(BaseException):
@@ -28,30 +31,39 @@ class Violation(BaseException):
 class Truth:
     """What users were promised, and what is so."""
 
-    def __init__(self, scheduler: Scheduler, db: SimDatabase, limits: Limits, marks: Counter[str]) -> None:
+    def __init__(self, scheduler: Scheduler, db: SimDatabase) -> None:
         self._scheduler = scheduler
         self._db = db
-        self._limits = limits
-        self._marks = marks
         self.store: SimStore
+        self.conduct: Conduct
         self.dockers: dict[str, SimDocker] = {}
         # The bytes acknowledged to the users of each pod and workspace.
         self.written: dict[str, bytes] = defaultdict(bytes)
         self.highest_started: dict[str, int] = defaultdict(int)
-        # When a pod was last truly in a state, and since when it is wished so.
-        self._last_s: dict[tuple[str, Status], float] = {}
-        self._wished_s: dict[str, float] = defaultdict(float)
-        self._written_s: dict[str, float] = defaultdict(float)
+        # When a pod was last truly in a state on a node, and since when it is wished so.
+        self._last_s: dict[tuple[str, str, Status], float] = {}
+        self.wished_s: dict[str, float] = defaultdict(float)
+        # How much had been written when.
+        self._lengths: dict[str, list[tuple[float, int]]] = defaultdict(list)
         self.checks: Counter[str] = Counter()
+        # What agents found half made while they ran, and cleared away.
+        self.swept = 0
+        # What had been written when a disk was lost with it.
+        self.before_loss: dict[str, bytes] = {}
         self._dirty = False
-        self._levels: dict[str, tuple[int, int, int]] = {}
-        self._boots: dict[str, tuple[str, int]] = {}
+
+    @property
+    def now_s(self) -> float:
+        """The virtual clock."""
+        return self._scheduler.now_s
 
     # ---- what happens --------------------------------------------------------------------------------------
 
     def engine_changed(self, what: str, docker: SimDocker, thing: SimContainer | SimVolume) -> None:
         """Called with the change made; for removals, right before."""
         self._dirty = True
+        actor = self._scheduler.actor_name
+        self.swept += what.startswith("remove") and actor.endswith("/survey")
         if isinstance(thing, SimVolume):
             if what == "remove_volume":
                 self._check_volume_removal(thing)
@@ -60,28 +72,75 @@ class Truth:
             self._check_start(docker, thing)
         elif what == "remove":
             self._check_removal(thing)
-        self._note_state(thing)
+        self._note_state(docker, thing)
 
     def store_changed(self, what: str, key: str) -> None:
         """Called with the change made."""
         self._dirty = True
         self.checks["I9"] += 1
+        if what == "manifest":
+            self._check_source(key)
         for manifest_key in self._manifests_of(key) if what != "manifest" else [key]:
             if self._content_of(manifest_key) is None:
                 raise Violation("I9", f"{what} of {key}: {manifest_key} names blobs that are not there so")
 
+    def _check_source(self, key: str) -> None:
+        """LAW 7: what is saved as stopped has stopped."""
+        manifest = json.loads(self.store.objects[key])
+        made_of = manifest["fingerprint"]
+        for docker in self.dockers.values():
+            source = docker.containers.get(made_of.get("container_id", ""))
+            runs = source is not None and source.status is Status.RUNNING
+            if source and runs and source.started_at == made_of["started_at"] and not manifest.get("live"):
+                raise Violation("I9", f"{key} was made of {source.id} while it ran")
+
     def wished(self, pod_id: str) -> None:
         """A new generation begins: what was true before it does not count for it."""
-        self._wished_s[pod_id] = self._scheduler.now_s
+        self.wished_s[pod_id] = self.now_s
 
     def write(self, container: SimContainer, volume: SimVolume | None, token: bytes) -> None:
         """The user of a running pod saves; acknowledged when this returns."""
         container.tree.append(token)
         self.written[container.pod_id] += token
-        self._written_s[container.pod_id] = self._scheduler.now_s
+        self._lengths[container.pod_id].append((self.now_s, len(self.written[container.pod_id])))
         if volume is not None:
             volume.tree.append(token)
             self.written[container.labels[WORKSPACE]] += token
+
+    # ---- losses that nobody can prevent --------------------------------------------------------------------
+
+    def lose(self, node_id: str) -> None:
+        """A node's disk is gone. What was nowhere else is lost; what its last archive has must not be."""
+        before = dict(self.written)
+        docker = self.dockers[node_id]
+        held = {found.pod_id for found in docker.containers.values() if found.whole and found.tree.data}
+        self.conduct.by_hand.update(found.pod_id for found in docker.containers.values())
+        for found in docker.containers.values():
+            self._last_s[found.pod_id, node_id, found.status] = self.now_s
+        docker.wipe()
+        owners: list[PodRow | WorkspaceRow] = [*self._db.pods.values(), *self._db.workspaces.values()]
+        for owner in owners:
+            if self.written[owner.id] and not self._is_somewhere(owner):
+                saved = self.content(owner.archive) if owner.archive else b""
+                self.written[owner.id] = saved or b""
+                self.before_loss[owner.id] = before[owner.id]
+                self._lengths[owner.id] = [(0.0, len(self.written[owner.id]))]
+        for pod_id in sorted(held):
+            self.conduct.lost(self._db.pods[pod_id], node_id)
+        self._dirty = True
+
+    def _is_somewhere(self, owner: PodRow | WorkspaceRow) -> bool:
+        trees = [found.tree for _, found in self.containers(owner.id)]
+        trees += [found.tree for found in self._volumes(owner.id)]
+        copies = [tree.data for tree in trees] + [self.content(owner.archive) if owner.archive else None]
+        return self.written[owner.id] in copies
+
+    def _holds(self, target: str, data: bytes | None) -> bool:
+        """All that was acknowledged is in it; after a loss it may also be a part more of what was lost."""
+        written = self.written[target]
+        if data is None or data == written:
+            return data is not None
+        return data.startswith(written) and self.before_loss.get(target, b"").startswith(data)
 
     # ---- at each effect ------------------------------------------------------------------------------------
 
@@ -95,9 +154,11 @@ class Truth:
             raise Violation("I1", f"{pod_id} started at {epoch}, after {self.highest_started[pod_id]}")
         self.highest_started[pod_id] = epoch
         volume = docker.volumes.get(started.volume)
-        whole = volume is not None and volume.tree.data == self.written[started.labels[WORKSPACE]]
-        if started.tree.data != self.written[pod_id] or not whole:
+        whole = volume is not None and self._holds(started.labels[WORKSPACE], volume.tree.data)
+        if not self._holds(pod_id, started.tree.data) or volume is None or not whole:
             raise Violation("I2", f"{started.id} was started without all that its user has written")
+        self.written[pod_id] = started.tree.data
+        self.written[started.labels[WORKSPACE]] = volume.tree.data
 
     def _check_removal(self, gone: SimContainer) -> None:
         self.checks["I3"] += 1
@@ -118,66 +179,42 @@ class Truth:
         committed = [ref for (key, _), ref in self._db.archives.items() if key == target]
         return any(self.content(ref) == content for ref in committed)
 
-    def _note_state(self, container: SimContainer) -> None:
+    def _note_state(self, docker: SimDocker, container: SimContainer) -> None:
         """The state it is in now, and the one that it has just left."""
         if container.whole:
             left = Status.EXITED if container.status is Status.RUNNING else Status.RUNNING
             for status in (container.status, left):
-                self._last_s[container.pod_id, status] = self._scheduler.now_s
+                self._last_s[container.pod_id, docker.node_id, status] = self._scheduler.now_s
 
-    def _was(self, pod_id: str, *states: Status) -> bool:
-        """At some moment since it was wished so, or within the time after which a node counts as silent.
+    # ---- what was so ---------------------------------------------------------------------------------------
 
-        A fresh leader has given every node a new lease (LAW 13), and is not judged until that has run out.
-        """
-        allowed = self._limits.node_silent_after + LEASE
-        if self._db.clock() - self._db.term_began_at < allowed:
+    def ran_since(self, pod_id: str, node_id: str, since_s: float) -> bool:
+        """It ran on the node at some moment from then on."""
+        return self._was(pod_id, node_id, since_s, Status.RUNNING)
+
+    def rested_since(self, pod_id: str, node_id: str, since_s: float) -> bool:
+        """It was there and did not run at some moment from then on."""
+        return self._was(pod_id, node_id, since_s, Status.EXITED, Status.CREATED)
+
+    def was_away_since(self, pod_id: str, node_id: str, since_s: float) -> bool:
+        """No container of it was on the node at some moment from then on."""
+        here = [found for docker, found in self.containers(pod_id) if docker.node_id == node_id]
+        lied = node_id in self.dockers and self.dockers[node_id].lied_s >= since_s
+        return lied or all(found.made_at_s > since_s for found in here)
+
+    def is_saved_as_of(self, pod: PodRow, since_s: float) -> bool:
+        """Its archive has all that its user had written by then."""
+        length = next((n for at_s, n in reversed(self._lengths[pod.id]) if at_s <= since_s), 0)
+        if not length:
             return True
-        allowed_s = allowed.total_seconds()
-        since_s = min(self._wished_s[pod_id], self._scheduler.now_s - allowed_s)
-        now = {container.status for _, container in self.containers(pod_id)}
-        return any(state in now or self._last_s.get((pod_id, state), -1) >= since_s for state in states)
+        content = self.content(pod.archive) if pod.archive else None
+        return content is not None and content.startswith(self.written[pod.id][:length])
 
-    # ---- at each record ------------------------------------------------------------------------------------
-
-    def planned(self, plan: Plan) -> None:
-        """Before a plan is written down: I8 by the leases themselves, and I10 for what is called settled."""
-        self.checks["I8"] += 1
-        self._marks["breaker_open"] += plan.breaker_open
-        silent = [node for node in self._db.nodes.values() if self._is_long_silent(node)]
-        everything = len(silent) > 1 and len(silent) > self._limits.silent_share_max * len(self._db.nodes)
-        withdrawn = [step for step in plan.steps if Verb(step.step.verb) in WITHDRAWING_VERBS]
-        if withdrawn and everything:
-            raise Violation("I8", f"most nodes are silent, and {withdrawn[0].step.verb} was planned")
-        for decision in plan.decisions:
-            pod = self._db.pods[decision.pod_id]
-            if decision.satisfied and decision.generation == pod.generation > pod.satisfied_generation:
-                self._check_honest(pod.id, pod.desired)
-
-    def _is_long_silent(self, node: NodeRow) -> bool:
-        """Longer than a plan can be under way between being made and being written down."""
-        silent_after = self._limits.node_silent_after + LEASE
-        heard = max(node.last_seen_at or self._db.term_began_at, self._db.term_began_at)
-        return self._db.clock() - heard > silent_after
-
-    def _check_honest(self, pod_id: str, desired: Desired) -> None:
-        self.checks["I10"] += 1
-        written, archive = self.written[pod_id], self._db.pods[pod_id].archive
-        honest = {
-            Desired.RUNNING: self._was(pod_id, Status.RUNNING),
-            Desired.STOPPED: self._was(pod_id, Status.EXITED, Status.CREATED) or not written,
-            Desired.ARCHIVED: not written
-            or self._was_just_written(pod_id)
-            or (archive is not None and self.content(archive) == written),
-            Desired.DELETED: True,
-        }
-        if not honest[desired]:
-            raise Violation("I10", f"{pod_id} is called {desired}, and was not so since that was wished")
-
-    def _was_just_written(self, pod_id: str) -> bool:
-        """By a container that its node may not have been able to report yet."""
-        allowed_s = (self._limits.node_silent_after + LEASE).total_seconds()
-        return self._scheduler.now_s - self._written_s[pod_id] < allowed_s
+    def _was(self, pod_id: str, node_id: str, since_s: float, *states: Status) -> bool:
+        now = {found.status for docker, found in self.containers(pod_id) if docker.node_id == node_id}
+        return any(
+            state in now or self._last_s.get((pod_id, node_id, state), -1.0) >= since_s for state in states
+        )
 
     # ---- after each step -----------------------------------------------------------------------------------
 
@@ -186,7 +223,7 @@ class Truth:
         if self._dirty:
             self._dirty = False
             self._check_durable()
-            self._check_monotone()
+            self.conduct.check_monotone()
 
     def _check_durable(self) -> None:
         self.checks["I2"] += 1
@@ -194,34 +231,17 @@ class Truth:
             written = self.written[pod.id]
             if not written or pod.desired is Desired.DELETED:
                 continue
-            here = any(found.tree.data == written for _, found in self.containers(pod.id))
-            if not here and (pod.archive is None or self.content(pod.archive) != written):
+            here = any(self._holds(pod.id, found.tree.data) for _, found in self.containers(pod.id))
+            if not here and not self._holds(pod.id, self.content(pod.archive) if pod.archive else None):
                 raise Violation("I2", f"what the user of {pod.id} wrote is nowhere whole ({len(written)} B)")
         for workspace in self._db.workspaces.values():
             written = self.written[workspace.id]
             if not written:
                 continue
-            copies = [found for found in self._volumes(workspace.id) if found.tree.data == written]
-            saved = workspace.archive is not None and self.content(workspace.archive) == written
-            if not copies and not saved:
+            here = any(self._holds(workspace.id, found.tree.data) for found in self._volumes(workspace.id))
+            archive = workspace.archive
+            if not here and not self._holds(workspace.id, self.content(archive) if archive else None):
                 raise Violation("I2", f"the files of {workspace.id} are nowhere whole ({len(written)} B)")
-
-    def _check_monotone(self) -> None:
-        self.checks["I5"] += 1
-        for pod in self._db.pods.values():
-            workspace = self._db.workspaces[pod.workspace_id]
-            level = (pod.generation, pod.satisfied_generation, workspace.epoch)
-            before = self._levels.get(pod.id, (0, 0, 0))
-            if any(now < then for now, then in zip(level, before, strict=True)):
-                raise Violation("I5", f"{pod.id} went back from {before} to {level}")
-            if pod.observed is not None and pod.observed.generation > pod.generation:
-                raise Violation("I5", f"{pod.id} is reported at a generation to come")
-            self._levels[pod.id] = level
-        for node in self._db.nodes.values():
-            stamp, before_stamp = (node.boot_id, node.sequence), self._boots.get(node.id, ("", 0))
-            if stamp < before_stamp:
-                raise Violation("I5", f"{node.id} was believed at {stamp} after {before_stamp}")
-            self._boots[node.id] = stamp
 
     # ---- looking -------------------------------------------------------------------------------------------
 

@@ -1,16 +1,7 @@
-"""Results are kept until they are accepted, and late copies of what was accepted are known for a while."""
+"""Results are kept until they are accepted, and remembered after that: nothing is begun twice."""
 
-from node_agent.results import REMEMBERED_S, Results
-from state.wire import RESULTS_PER_SYNC_MAX, StepDone
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from node_agent.results import ANSWERS_REMEMBERED_MAX, Results
+from state.wire import CANCELLED, RESULTS_PER_SYNC_MAX, StepDone, StepFailed
 
 
 def test_a_result_is_sent_until_it_is_accepted() -> None:
@@ -22,16 +13,25 @@ def test_a_result_is_sent_until_it_is_accepted() -> None:
     assert [result.action_id for result in results.pending()] == ["2"]
 
 
-def test_a_late_copy_of_an_accepted_action_is_known_for_a_minute() -> None:
-    """After that the database is believed: it may have been set back."""
-    clock = Clock()
-    results = Results(clock)
+def test_a_late_copy_of_an_accepted_action_is_answered_as_before() -> None:
+    """However late: it is not done again, and a database that was set back gets its answer."""
+    results = Results()
     results.add(StepDone(action_id="1"))
     results.accept(["1"])
-    assert results.lately_accepted("1")
-    assert not results.lately_accepted("2")
-    clock.now_s += REMEMBERED_S
-    assert not results.lately_accepted("1")
+    assert results.pending() == ()
+    assert results.answer_again("1")
+    assert not results.answer_again("2")
+    assert results.pending() == (StepDone(action_id="1"),)
+
+
+def test_answers_are_remembered_within_a_bound() -> None:
+    """The oldest are forgotten (LAW 15)."""
+    results = Results()
+    ids = [str(number) for number in range(ANSWERS_REMEMBERED_MAX + 1)]
+    for action_id in ids:
+        results.add(StepDone(action_id=action_id))
+    results.accept(ids)
+    assert [results.answer_again(ids[0]), results.answer_again(ids[-1])] == [False, True]
 
 
 def test_one_sync_carries_no_more_results_than_it_may() -> None:
@@ -45,19 +45,20 @@ def test_one_sync_carries_no_more_results_than_it_may() -> None:
 
 def test_an_action_that_was_taken_back_is_answered_and_never_begun_again() -> None:
     """Also when nothing was known of it, and also long after: a late copy may still be on its way."""
-    clock = Clock()
-    results = Results(clock)
+    results = Results()
     results.cancel("unknown")
-    assert [(r.action_id, r.outcome) for r in results.pending()] == [("unknown", "failed")]
+    (answer,) = results.pending()
+    assert isinstance(answer, StepFailed)
+    assert answer.code == CANCELLED
     results.accept(["unknown"])
-    clock.now_s += 100 * REMEMBERED_S
-    assert results.was_cancelled("unknown")
+    assert results.answer_again("unknown")
 
 
 def test_what_was_done_before_it_was_taken_back_is_answered_as_done() -> None:
-    """The truth counts, not what was wished meanwhile."""
+    """The truth counts, not what was wished meanwhile; also when the answer was accepted long ago."""
     results = Results()
     results.add(StepDone(action_id="1"))
     results.cancel("1")
+    results.accept(["1"])
+    results.cancel("1")
     assert results.pending() == (StepDone(action_id="1"),)
-    assert not results.was_cancelled("1")

@@ -1,0 +1,220 @@
+"""What the programs may do and say, judged by the engines and by what reached whom: I5, I7, I8, I10, I13."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from node_agent.labels import EPOCH, WORKSPACE
+from state.backoff import delay
+from state.model import WITHDRAWING_VERBS, Desired, Limits, Observed, Verb
+from state.plan import Place, Plan, PlannedStep, Release
+from state.transitions import TRANSITIONS, Cause
+from state.wire import SyncRequest
+from tests.sim.database import LEASE, SimDatabase
+from tests.sim.rows import ActionRow, PodRow
+from tests.sim.truth import Truth, Violation
+from tests.sim.watch import Watch
+
+_UP = (Observed.RUNNING, Observed.STARTING, Observed.FAILED)
+_HELD = (*_UP, Observed.STOPPING, Observed.STOPPED, Observed.ARCHIVING)
+# The shortest wait after a failure is half of what its back-off says: the rest is jitter.
+JITTER_SHARE = 0.5
+
+
+class Conduct(Watch):
+    """The oracle's part at the database and the gateway."""
+
+    def __init__(self, truth: Truth, db: SimDatabase, limits: Limits, marks: Counter[str]) -> None:
+        super().__init__()
+        self._truth = truth
+        self._db = db
+        self._limits = limits
+        self._marks = marks
+        self._heard_s: dict[str, float] = {}
+        self._looks: dict[tuple[str, str, int], float] = {}
+        self._verbs: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self._failed: dict[str, tuple[int, int, float]] = {}
+        self._levels: dict[str, tuple[int, int, int]] = {}
+        self._boots: dict[str, tuple[str, int]] = {}
+        self._nodes: dict[str, str] = {}
+        self._paths: dict[tuple[Observed, frozenset[str]], frozenset[Observed]] = {}
+        self.by_hand: set[str] = set()
+        self.told_lost: set[str] = set()
+        self.must_be_told: set[str] = set()
+
+    # ---- what was heard of nodes ---------------------------------------------------------------------------
+
+    def looked(self, request: SyncRequest, at_s: float) -> None:
+        """This message's report was made of a look at this time."""
+        self._looks[request.node_id, request.boot_id, request.sequence] = at_s
+
+    def heard(self, request: SyncRequest) -> None:
+        """See Watch."""
+        self._heard_s[request.node_id] = self._truth.now_s
+        if request.report is not None:
+            self.believed_s[request.node_id] = self._looks[request.node_id, request.boot_id, request.sequence]
+
+    def parked(self, workspace_id: str) -> None:
+        """See Watch."""
+        self._marks["parked"] += 1
+
+    def placed(self, line: Place) -> None:
+        """See Watch."""
+        before = self._nodes.get(line.workspace_id, line.node_id)
+        self._marks["moved"] += before != line.node_id
+        self._nodes[line.workspace_id] = line.node_id
+
+    def given(self, row: ActionRow) -> None:
+        """See Watch."""
+        self._verbs[row.action.target, row.action.epoch].add(row.verb)
+
+    def vanished(self, pod_ids: Iterable[str | None]) -> None:
+        """See Watch."""
+        self.told_lost.update(pod_id for pod_id in pod_ids if pod_id)
+
+    def lost(self, pod: PodRow, node_id: str) -> None:
+        """Its container goes with its node's disk, and what was written in it is saved nowhere."""
+        placement, row = self._db.workspaces[pod.workspace_id].placement, self._db.open.get(pod.id)
+        seen = pod.observed_at(placement)
+        if placement is None or placement.node_id != node_id or seen is None or seen.state not in _HELD:
+            return
+        if row is None or row.verb is not Verb.REMOVE_POD:
+            self.told_lost.discard(pod.id)
+            self.must_be_told.add(pod.id)
+
+    def check_told(self) -> None:
+        """I10: whose files were lost with a disk has been told so."""
+        self._truth.checks["I10"] += 1
+        if silent := self.must_be_told - self.told_lost:
+            raise Violation("I10", f"what {sorted(silent)} held is lost, and nobody was told")
+
+    # ---- I5: nothing goes back, and every change of state has its cause ------------------------------------
+
+    def moved(self, pod: PodRow, node_id: str, epoch: int, before: Observed, after: Observed) -> None:
+        """See Watch: the way from one state to the other, by steps that were asked for, or by the pod."""
+        lied = self._truth.dockers[node_id].lied_s >= 0 and Observed.ABSENT in (before, after)
+        if before is after or pod.id in self.by_hand or lied:
+            return
+        self._truth.checks["I5"] += 1
+        asked = frozenset(self._verbs[pod.id, epoch])
+        if after not in self._reach(before, asked):
+            raise Violation(
+                "I5", f"{pod.id} on {node_id} went from {before} to {after}; asked: {sorted(asked)}"
+            )
+
+    def _reach(self, start: Observed, asked: frozenset[str]) -> frozenset[Observed]:
+        if (start, asked) not in self._paths:
+            seen, found = {start}, [start]
+            while found:
+                here = found.pop()
+                onward = {b for (a, b), cause in TRANSITIONS.items() if a is here and _may(cause, asked)}
+                found += sorted(onward - seen)
+                seen |= onward
+            self._paths[start, asked] = frozenset(seen)
+        return self._paths[start, asked]
+
+    def check_monotone(self) -> None:
+        """Generations, epochs and the numbers of reports."""
+        self._truth.checks["I5"] += 1
+        for pod in self._db.pods.values():
+            workspace = self._db.workspaces[pod.workspace_id]
+            level = (pod.generation, pod.satisfied_generation, workspace.epoch)
+            before = self._levels.get(pod.id, (0, 0, 0))
+            if any(now < then for now, then in zip(level, before, strict=True)):
+                raise Violation("I5", f"{pod.id} went back from {before} to {level}")
+            if pod.observed is not None and pod.observed.generation > pod.generation:
+                raise Violation("I5", f"{pod.id} is reported at a generation to come")
+            self._levels[pod.id] = level
+        for node in self._db.nodes.values():
+            boot_id, sequence = self._boots.get(node.id, ("", 0))
+            if node.boot_id == boot_id and node.sequence < sequence:
+                raise Violation("I5", f"{node.id} was believed at {node.sequence} after {sequence}")
+            if node.boot_id != boot_id and boot_id and boot_id not in node.former_boots:
+                raise Violation("I5", f"{node.id} has a new boot, and forgot the former {boot_id}")
+            self._boots[node.id] = (node.boot_id, node.sequence)
+
+    # ---- I7: back-off --------------------------------------------------------------------------------------
+
+    def answered(self, row: ActionRow, *, failed: bool, race: bool) -> None:
+        """See Watch."""
+        target, generation = row.action.target, row.action.generation
+        if not failed:
+            self._failed.pop(target, None)
+        elif not race:
+            count, of_generation, at_s = self._failed.get(target, (0, generation, 0.0))
+            goes_on = of_generation == generation and at_s >= self._wished_s(target)
+            self._failed[target] = (count + 1 if goes_on else 1, generation, self._truth.now_s)
+
+    def enqueued(self, step: PlannedStep) -> None:
+        """See Watch."""
+        self._truth.checks["I7"] += 1
+        count, generation, at_s = self._failed.get(step.target, (0, step.generation, 0.0))
+        if count and generation == step.generation and at_s >= self._wished_s(step.target):
+            least_s = delay(count, self._limits, 0.0).total_seconds() * JITTER_SHARE
+            waited_s = self._truth.now_s - at_s
+            if waited_s < least_s - 1e-6:
+                raise Violation(
+                    "I7", f"{step.target} failed {count} times, and is tried after {waited_s:.2f} s"
+                )
+
+    def _wished_s(self, target: str) -> float:
+        """A pod's failure ends with its generation; a workspace's with any wish of its pods."""
+        pods = (pod for pod in self._db.pods.values() if pod.workspace_id == target)
+        return max((self._truth.wished_s[pod.id] for pod in pods), default=0.0)
+
+    # ---- I13: nothing is left where a placement ends -------------------------------------------------------
+
+    def released(self, line: Release) -> None:
+        """See Watch. No VM is ever terminated by this code; giving a node up is the nearest to it."""
+        self._truth.checks["I13"] += 1
+        docker = self._truth.dockers[line.node_id]
+        things = [found for found in docker.containers.values() if found.whole]
+        for thing in (*things, *docker.volumes.values()):
+            mine = thing.labels.get(WORKSPACE) == line.workspace_id
+            if mine and int(thing.labels[EPOCH]) == line.epoch and thing.tree.data:
+                raise Violation("I13", f"{line.node_id} was given up, and {thing.name} is still on it")
+
+    # ---- at each record: I8 and I10 ------------------------------------------------------------------------
+
+    def planned(self, plan: Plan) -> None:
+        """See Watch."""
+        self._truth.checks["I8"] += 1
+        self._marks["breaker_open"] += plan.breaker_open
+        silent = [node_id for node_id in self._db.nodes if self._is_long_silent(node_id)]
+        everything = len(silent) > 1 and len(silent) > self._limits.silent_share_max * len(self._db.nodes)
+        withdrawn = [step for step in plan.steps if Verb(step.step.verb) in WITHDRAWING_VERBS]
+        if everything and (withdrawn or plan.releases):
+            what = withdrawn[0].step.verb if withdrawn else "a release"
+            raise Violation("I8", f"most nodes are silent, and {what} was planned")
+        for decision in plan.decisions:
+            pod = self._db.pods[decision.pod_id]
+            if decision.satisfied and decision.generation == pod.generation > pod.satisfied_generation:
+                self._check_honest(pod)
+
+    def _is_long_silent(self, node_id: str) -> bool:
+        """Longer than a plan can be under way between being made and being written down."""
+        silent_s = (self._limits.node_silent_after + LEASE).total_seconds()
+        began_s = self._truth.now_s - (self._db.clock() - self._db.term_began_at).total_seconds()
+        return self._truth.now_s - max(self._heard_s.get(node_id, 0.0), began_s) > silent_s
+
+    def _check_honest(self, pod: PodRow) -> None:
+        """What is said of a pod was so when its node was looked at for the report it rests on, or since."""
+        self._truth.checks["I10"] += 1
+        placement = self._db.workspaces[pod.workspace_id].placement
+        node_id = placement.node_id if placement else ""
+        since_s = self.basis.get(node_id, 0.0) if placement else self._truth.now_s
+        truth = self._truth
+        if pod.desired is Desired.RUNNING:
+            honest = truth.ran_since(pod.id, node_id, since_s)
+        elif pod.desired is Desired.STOPPED:
+            unused = not truth.written[pod.id] and not truth.containers(pod.id)
+            honest = unused or truth.rested_since(pod.id, node_id, since_s)
+        else:
+            saved = pod.desired is Desired.DELETED or truth.is_saved_as_of(pod, since_s)
+            honest = saved and truth.was_away_since(pod.id, node_id, since_s)
+        if not honest:
+            said = f"{pod.desired} at generation {pod.generation}"
+            raise Violation("I10", f"{pod.id} is called {said}, and was not so since {since_s:.3f}")
+
+
+def _may(cause: Cause, asked: frozenset[str]) -> bool:
+    return cause is Cause.POD or cause.value in asked

@@ -1,0 +1,218 @@
+"""What happens to the world of a fleet by itself, or by somebody's hand: one function for each kind of fault.
+
+Each is survivable by design, or a loss that has to be told; which ones there are, and to whom they happen, is
+in `tests.sim.schedule`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from node_agent.labels import EPOCH, WORKSPACE
+from node_agent.runtime import Status
+from state.model import Desired
+from state.wire import SyncReply
+from tests.sim.docker import SimContainer, SimDocker
+from tests.sim.schedule import NODES, PODS, Fault
+from tests.sim.scheduler import Process
+
+if TYPE_CHECKING:
+    from tests.sim.fleet import Fleet
+
+USED_S = 0.3
+FLAP_EVERY_S = 0.5
+LATE_AGENT_S = 45.0
+CLOCK_SET_BOOTS = 1000
+LATE_ACTIONS_MAX = 5
+
+
+def happen(fleet: "Fleet", fault: Fault) -> None:
+    """Let it happen. Kinds that are not here last for a while, and are looked up where they matter."""
+    kind = fault.kind
+    until_s = fleet.scheduler.now_s + fault.arg
+    if kind in _AT_ONCE:
+        _AT_ONCE[kind](fleet, fault)
+    elif kind.startswith("db_") or kind == "poison_row":
+        fleet.db.trouble[kind] = until_s
+        fleet.db.poisoned = fault.actor
+    elif kind.startswith("store_"):
+        fleet.store.trouble[kind] = until_s
+    elif kind in ("partition", "partition_all", "reply_cut"):
+        for node_id in NODES if kind == "partition_all" else (fault.actor,):
+            gateway = fleet.agents[node_id].gateway
+            if kind == "reply_cut":
+                gateway.deaf_until_s = until_s
+            else:
+                gateway.cut_until_s = until_s
+    elif fault.actor in PODS:
+        for docker in fleet.truth.dockers.values():
+            docker.trouble[f"{kind} {fault.actor}"] = until_s
+    else:
+        fleet.truth.dockers[fault.actor].trouble[kind] = until_s
+
+
+# ---- to pods -------------------------------------------------------------------------------------------
+
+
+def _exit(fleet: "Fleet", fault: Fault) -> None:
+    for docker, found in fleet.truth.containers(fault.actor)[:1]:
+        docker.stop_now(found.id)
+
+
+def _live(fleet: "Fleet", pod_id: str) -> list[tuple[SimDocker, SimContainer]]:
+    """Its containers at the live placement, which somebody's hand is at."""
+    fleet.conduct.by_hand.add(pod_id)
+    result = []
+    for docker, found in fleet.truth.containers(pod_id):
+        live = fleet.db.workspaces[found.labels[WORKSPACE]].placement
+        if live is not None and live.epoch == int(found.labels[EPOCH]):
+            result.append((docker, found))
+    return result[:1]
+
+
+def _start(fleet: "Fleet", fault: Fault) -> None:
+    for docker, found in _live(fleet, fault.actor):
+        docker.start_now(found.id)
+
+
+def _use(fleet: "Fleet", fault: Fault) -> None:
+    """Started, used and stopped again by hand, perhaps between its archive and its removal."""
+    for docker, found in _live(fleet, fault.actor):
+        docker.start_now(found.id)
+        _write_and_stop(fleet, docker, found)
+
+
+def _write_and_stop(fleet: "Fleet", docker: SimDocker, container: SimContainer) -> None:
+    def body() -> None:
+        fleet.scheduler.sleep(USED_S)
+        if container.status is Status.RUNNING and container.id in docker.containers:
+            fleet.write(docker, container)
+            docker.stop_now(container.id)
+
+    fleet.scheduler.spawn(Process("hand"), "hand", body)
+
+
+def _rename(fleet: "Fleet", fault: Fault) -> None:
+    for _, found in _live(fleet, fault.actor):
+        found.name = f"somebodys-{found.id}"
+
+
+def _remove_by_hand(fleet: "Fleet", fault: Fault) -> None:
+    """Only what is saved: else it would be a loss that nobody can be held to."""
+    pod = fleet.db.pods[fault.actor]
+    saved = fleet.truth.content(pod.archive) if pod.archive else b""
+    for docker, found in _live(fleet, fault.actor):
+        if found.tree.data == saved and found.status is not Status.RUNNING:
+            docker.forget(found)
+
+
+# ---- to nodes ------------------------------------------------------------------------------------------
+
+
+def _reboot(fleet: "Fleet", fault: Fault) -> None:
+    fleet.truth.dockers[fault.actor].reboot()
+    _kill_agents(fleet, fault.actor)
+
+
+def _reboot_late(fleet: "Fleet", fault: Fault) -> None:
+    """The engine is up long before the agent."""
+    fleet.late_agents[fault.actor] = fleet.scheduler.now_s + LATE_AGENT_S
+    _reboot(fleet, fault)
+
+
+def _lose_disk(fleet: "Fleet", fault: Fault) -> None:
+    """The machine is gone for good, and another has taken its name."""
+    for actor in list(fleet.scheduler.actors):
+        if actor.process.name == "orphan":
+            fleet.scheduler.kill(actor.process)
+    fleet.truth.lose(fault.actor)
+    _kill_agents(fleet, fault.actor)
+
+
+def _lose_journal(fleet: "Fleet", fault: Fault) -> None:
+    fleet.truth.dockers[fault.actor].epochs.clear()
+    _kill_agents(fleet, fault.actor)
+
+
+def _set_clock(fleet: "Fleet", fault: Fault) -> None:
+    """The node's clock is set, forth or back, and its agent is started again: boot ids come from it."""
+    docker = fleet.truth.dockers[fault.actor]
+    docker.clock_skew += CLOCK_SET_BOOTS if fault.arg > fault.nth + 10 else -CLOCK_SET_BOOTS
+    _kill_agents(fleet, fault.actor)
+
+
+def _late_actions(fleet: "Fleet", fault: Fault) -> None:
+    """Somebody who slept through it all delivers what was asked of the node under earlier placements."""
+    seen = fleet.truth.dockers[fault.actor].epochs
+    late = [
+        row.action
+        for row in fleet.db.actions.values()
+        if row.node_id == fault.actor and row.action.epoch < seen.get(row.action.workspace_id, 0)
+    ]
+    fleet.agents[fault.actor].gateway.take(SyncReply(actions=tuple(late[-LATE_ACTIONS_MAX:])))
+
+
+def _kill_agents(fleet: "Fleet", node_id: str) -> None:
+    processes = [actor.process for actor in fleet.scheduler.actors if actor.process.name == node_id]
+    for process in dict.fromkeys(processes):
+        fleet.scheduler.kill(process)
+
+
+def _cordon(fleet: "Fleet", fault: Fault) -> None:
+    fleet.db.nodes[fault.actor].cordoned = fault.kind == "cordon"
+
+
+def _shrink(fleet: "Fleet", fault: Fault) -> None:
+    """It says that it has room for one pod, then for many again."""
+    docker = fleet.truth.dockers[fault.actor]
+    docker.cpu_millis = 300 if docker.cpu_millis > 300 else 8000
+
+
+# ---- to the store, and to everybody --------------------------------------------------------------------
+
+
+def _lose_blob(fleet: "Fleet", fault: Fault) -> None:
+    """Somebody deletes a blob under a manifest, while what it was made of is still there."""
+    pod = fleet.db.pods[fault.actor]
+    if pod.archive is None or not any(
+        found.tree.data == fleet.truth.written[pod.id] for _, found in fleet.truth.containers(pod.id)
+    ):
+        return
+    folder = pod.archive.manifest_key.rsplit("/", 1)[0]
+    for key in [key for key in fleet.store.objects if key.startswith(folder) and "manifest" not in key]:
+        del fleet.store.objects[key], fleet.store.digests[key]
+
+
+def _flap(fleet: "Fleet", fault: Fault) -> None:
+    """An admin wishes all of them away and back, over and over."""
+    before = {pod.id: pod.desired for pod in fleet.db.pods.values()}
+
+    def body() -> None:
+        ends_at_s = fleet.scheduler.now_s + min(fault.arg, 10.0)
+        away = False
+        while away or (fleet.scheduler.now_s < ends_at_s and not fleet.healing):
+            away = not away
+            for pod_id, wished in before.items():
+                fleet.wish(pod_id, Desired.ARCHIVED if away else wished)
+            fleet.scheduler.sleep(FLAP_EVERY_S)
+
+    fleet.scheduler.spawn(Process("admin"), "admin", body)
+
+
+_AT_ONCE: dict[str, Callable[["Fleet", Fault], None]] = {
+    "exit_pod": _exit,
+    "start_pod": _start,
+    "use_pod": _use,
+    "rename_pod": _rename,
+    "remove_pod": _remove_by_hand,
+    "reboot": _reboot,
+    "reboot_late": _reboot_late,
+    "disk_lost": _lose_disk,
+    "journal_lost": _lose_journal,
+    "clock_set": _set_clock,
+    "late_actions": _late_actions,
+    "cordon": _cordon,
+    "uncordon": _cordon,
+    "shrink": _shrink,
+    "lose_blob": _lose_blob,
+    "flap": _flap,
+}

@@ -1,0 +1,48 @@
+"""What the simulated database and gateway tell the oracle, at the moment when it is so."""
+
+from collections.abc import Iterable, Mapping
+
+from state.model import Observed
+from state.plan import Place, Plan, PlannedStep, Release
+from state.wire import SyncRequest
+from tests.sim.rows import ActionRow, PodRow
+
+
+class Watch:
+    """Hears of everything, and minds nothing; the oracle overrides what it judges."""
+
+    def __init__(self) -> None:
+        # When each node was looked at for the newest report that was believed of it.
+        self.believed_s: dict[str, float] = {}
+        # The same, as it was when the world was read for the plan that is being written down.
+        self.basis: Mapping[str, float] = {}
+
+    def planned(self, plan: Plan) -> None:
+        """A plan is about to be written down."""
+
+    def placed(self, line: Place) -> None:
+        """A workspace has been placed."""
+
+    def parked(self, workspace_id: str) -> None:
+        """A workspace is about to be set aside."""
+
+    def released(self, line: Release) -> None:
+        """A placement has just been freed."""
+
+    def enqueued(self, step: PlannedStep) -> None:
+        """A step has been enqueued."""
+
+    def given(self, row: ActionRow) -> None:
+        """A node has been handed an action."""
+
+    def answered(self, row: ActionRow, *, failed: bool, race: bool) -> None:
+        """An action's node has answered."""
+
+    def heard(self, request: SyncRequest) -> None:
+        """A node's message was taken in as its newest."""
+
+    def moved(self, pod: PodRow, node_id: str, epoch: int, before: Observed, after: Observed) -> None:
+        """A pod's reported state has changed."""
+
+    def vanished(self, pod_ids: Iterable[str | None]) -> None:
+        """It has been told that these are gone, and that nobody ordered it."""
