@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.sim.campaign import STEPS_PER_RUN, Totals, campaign, shrunk
+from tests.sim.campaign import STEPS_PER_RUN, Totals, campaign, schedule_of, shrunk
 from tests.sim.crash_table import crash_table
 from tests.sim.fleet import Outcome, run
-from tests.sim.schedule import Schedule, draw
+from tests.sim.schedule import Schedule
 
 TELL_EVERY_S = 10.0
 
@@ -89,9 +89,9 @@ def main() -> int:
     if asked.replay:
         return _replay(Schedule.load(asked.replay), trace=asked.trace)
     if asked.seed is not None and asked.save:
-        return _save(draw(asked.seed, asked.steps), asked.save)
+        return _save(schedule_of(asked.seed, asked.steps), asked.save)
     if asked.seed is not None and asked.seeds is None:
-        return _replay(draw(asked.seed, asked.steps), trace=asked.trace)
+        return _replay(schedule_of(asked.seed, asked.steps), trace=asked.trace)
     return _campaign(asked.seed or 0, 200 if asked.seeds is None else asked.seeds, asked.steps)
 
 

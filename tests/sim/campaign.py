@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.sim.fleet import Outcome, run
-from tests.sim.schedule import Schedule, draw, late_deliveries
+from tests.sim.schedule import Schedule, draw, late_deliveries, late_effects
 
 # A campaign that never saw these has shown nothing about them.
 MARKS = (
@@ -24,6 +24,7 @@ MARKS = (
     "moved",
     "parked",
     "swept_while_running",
+    "damaged_archive_left",
     "code:disk_full",
     "code:store_unavailable",
 )
@@ -79,11 +80,17 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
+def schedule_of(seed: int, steps: int = STEPS_PER_RUN) -> Schedule:
+    """The schedule of this seed: most are drawn freely, some go for what is rare."""
+    drawn = {0: late_deliveries, LATE_EVERY // 2: late_effects}.get(seed % LATE_EVERY)
+    return drawn(seed) if drawn else draw(seed, steps)
+
+
 def campaign(seeds: Iterable[int], steps: int = STEPS_PER_RUN) -> Iterator[tuple[Outcome, Totals]]:
-    """Run seed after seed, each tenth with late deliveries; the totals so far with each."""
+    """Run seed after seed, some with late deliveries or effects; the totals so far with each."""
     totals, began_at = Totals(), time.perf_counter()
     for seed in seeds:
-        outcome = run(draw(seed, steps) if seed % LATE_EVERY else late_deliveries(seed))
+        outcome = run(schedule_of(seed, steps))
         totals.add(outcome)
         totals.took_s = time.perf_counter() - began_at
         yield outcome, totals

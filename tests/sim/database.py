@@ -46,6 +46,7 @@ class SimDatabase:
         self.actions: dict[str, ActionRow] = {}
         self.open: dict[str, ActionRow] = {}
         self.archives: dict[tuple[str, int], ArchiveRef] = {}
+        self.damaged: set[tuple[str, int]] = set()
         self.attempts: dict[str, int] = {}
         self.holder = ""
         self.term = 0
@@ -181,6 +182,7 @@ class SimDatabase:
             archive=row.archive,
             open_action=open_action.view() if open_action else None,
             failure=row.failure,
+            archives_made=self.archives_made(row.id),
             wished_at=max((pod.desired_at for pod in pods if pod.desired_at), default=None),
         )
 
@@ -203,6 +205,7 @@ class SimDatabase:
             archive=pod.archive,
             open_action=open_action.view() if open_action else None,
             failure=pod.failure,
+            archives_made=self.archives_made(pod.id),
         )
 
     # ---- writing a plan down -------------------------------------------------------------------------------
@@ -318,6 +321,21 @@ class SimDatabase:
                     pod.due_at = None
 
     # ---- archives ------------------------------------------------------------------------------------------
+
+    def leave_archive(self, target: str, owner: PodRow | WorkspaceRow) -> None:
+        """See state.generations: it is damaged, and what it was made of is there to be saved again."""
+        assert owner.archive is not None
+        self.damaged.add((target, owner.archive.number))
+        earlier = [
+            ref
+            for (key, number), ref in self.archives.items()
+            if key == target and number < owner.archive.number and (target, number) not in self.damaged
+        ]
+        owner.archive = max(earlier, key=lambda ref: ref.number, default=None)
+
+    def archives_made(self, target: str) -> int:
+        """The highest number that an archive of it ever had."""
+        return max((number for key, number in self.archives if key == target), default=0)
 
     def commit_archive(self, row: ActionRow, archive: ArchiveRef) -> bool:
         """See state.archives: only at the live placement, and never behind a newer one."""

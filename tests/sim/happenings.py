@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status
-from state.model import Desired
+from state.model import Desired, Verb
 from state.wire import SyncReply
 from tests.sim.docker import SimContainer, SimDocker
 from tests.sim.schedule import NODES, PODS, Fault
@@ -120,7 +120,9 @@ def _reboot_late(fleet: "Fleet", fault: Fault) -> None:
 
 
 def _lose_disk(fleet: "Fleet", fault: Fault) -> None:
-    """The machine is gone for good, and another has taken its name."""
+    """The machine is gone for good, and another has its name. Nobody can promise to survive two losses."""
+    if fleet.scheduler.fired["lose_blob"]:
+        return
     for actor in list(fleet.scheduler.actors):
         if actor.process.name == "orphan":
             fleet.scheduler.kill(actor.process)
@@ -171,10 +173,16 @@ def _shrink(fleet: "Fleet", fault: Fault) -> None:
 
 
 def _lose_blob(fleet: "Fleet", fault: Fault) -> None:
-    """Somebody deletes a blob under a manifest, while what it was made of is still there."""
-    pod = fleet.db.pods[fault.actor]
-    if pod.archive is None or not any(
-        found.tree.data == fleet.truth.written[pod.id] for _, found in fleet.truth.containers(pod.id)
+    """Somebody deletes a blob under a manifest, while what it was made of is there, and is to stay there."""
+    pod, row = fleet.db.pods[fault.actor], fleet.db.open.get(fault.actor)
+    if row is not None and row.verb is Verb.REMOVE_POD:
+        return
+    if (
+        fleet.scheduler.fired["disk_lost"]
+        or pod.archive is None
+        or not any(
+            found.tree.data == fleet.truth.written[pod.id] for _, found in fleet.truth.containers(pod.id)
+        )
     ):
         return
     folder = pod.archive.manifest_key.rsplit("/", 1)[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 from state.backoff import RACES, live_failure, next_failure
 from state.delivery import ACTIONS_PER_REPLY_MAX, OpenIds
+from state.generations import DAMAGE_CODES
 from state.lease import CLOCK_SET_BACK_AFTER, FORMER_BOOTS_MAX
 from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb, WorkspaceObserved
 from state.observed import Comparison, Exit, Known, compare
@@ -189,6 +190,9 @@ class Ingest:
             return
         if isinstance(result, StepFailed):
             self._db.close(row, ActionState.FAILED)
+            if result.code in DAMAGE_CODES and row.verb.startswith("remove"):
+                self._marks["damaged_archive_left"] += 1
+                self._db.leave_archive(row.action.target, owner)
             previous = owner.failure
             if row.action.pod_id is None:
                 pods = [pod for pod in self._db.pods.values() if pod.workspace_id == row.action.workspace_id]

@@ -166,6 +166,26 @@ def late_deliveries(seed: int) -> Schedule:
     return Schedule(seed, 1500, tuple(in_order(faults)))
 
 
+def late_effects(seed: int) -> Schedule:
+    """Users who come back while agents are killed with requests to the engine on their way.
+
+    And what was asked under earlier placements is delivered once more to agents that know nothing of it.
+    """
+    random = Random(f"late effects {seed}")
+    faults = [Fault(0, node_id, 0, "cordon") for node_id in NODES[1:]]
+    for pod_id in PODS[1:]:
+        faults += [
+            Fault(step + random.randrange(60), pod_id, 0, f"wish:{wished}")
+            for step, wished in ((0, Desired.RUNNING), (250, Desired.ARCHIVED), (700, Desired.RUNNING))
+        ]
+    for _ in range(8):
+        port = random.choice(("docker.create", "docker.create_volume", "docker.create", "net.sync"))
+        faults.append(Fault(random.randrange(1200), NODES[0], 1, "crash_late", port, 5.0))
+    faults += [Fault(random.randrange(900, 1400), NODES[0], 0, "late_actions") for _ in range(6)]
+    faults += [Fault(random.randrange(300, 700), random.choice(PODS[1:]), 0, "lose_blob") for _ in range(12)]
+    return Schedule(seed, 1500, tuple(in_order(faults)))
+
+
 def in_order(faults: Iterable[Fault]) -> list[Fault]:
     """By step; faults of one step stay in their order."""
     return sorted(faults, key=lambda fault: fault.step)
