@@ -3,5 +3,7 @@
 from collections.abc import Mapping
 
 from node_agent.chores import Handler
+from node_agent.scrub import scrub
+from node_agent.sweep import sweep, tidy
 
-HANDLERS: Mapping[str, Handler] = {}
+HANDLERS: Mapping[str, Handler] = {"scrub": scrub, "sweep": sweep, "tidy": tidy}

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,7 @@ from node_agent.store import (
     BlobWriter,
     Store,
     StoreCapabilities,
+    StoredEntry,
     StoreError,
     StoreNotFound,
     StoreTooLarge,
@@ -104,6 +105,45 @@ class DirectoryStore(Store):
         self.delete(key)
         return StoreCapabilities(conditional_put=True, conditional_complete=True)
 
+    def entries(
+        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
+    ) -> tuple[StoredEntry, ...]:
+        """See Store."""
+        found: list[StoredEntry] = []
+        with told(f"list {prefix} in {self._root}"):
+            for key in _keys_below(self._root, "", prefix):
+                if key > after and (entry := _entry(key, self._root / key)) is not None:
+                    found.append(entry)
+                    if len(found) >= limit:
+                        break
+        return tuple(found)
+
+    def delete_if_same(self, entry: StoredEntry) -> bool:
+        """See Store. It is taken out of the way first, and put back if it is another."""
+        path = self._path(entry.key)
+        with told(f"delete {entry.key} in {self._root}"):
+            aside = new_draft(self._root)
+            try:
+                path.rename(aside)
+            except FileNotFoundError:
+                return True
+            same = _entry(entry.key, aside) == entry
+            if not same:
+                with suppress(FileExistsError):
+                    path.hardlink_to(aside)
+            aside.unlink()
+            sync_folder(path.parent)
+        return same
+
+    def clock(self) -> datetime:
+        """See Store. Of the file system, which may be another machine's."""
+        with told(f"tell the time in {self._root}"):
+            scratch = new_draft(self._root)
+            write_durably(scratch, b"")
+            now = _time_of(scratch.stat().st_mtime_ns)
+            scratch.unlink()
+        return now
+
     def drop_unfinished(self, older_than: timedelta) -> int:
         """See Store. A draft's age counts from when it was last written to."""
         before_s = time.time() - older_than.total_seconds()
@@ -128,6 +168,19 @@ class DirectoryStore(Store):
                 return publish(draft, path, replace=replace)
             finally:
                 draft.unlink(missing_ok=True)
+
+
+def _entry(key: str, path: Path) -> StoredEntry | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+    return StoredEntry(key, found.st_size, _time_of(found.st_mtime_ns), version)
+
+
+def _time_of(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns / 1e9, UTC)
 
 
 def _chunks(file: IO[bytes], what: str) -> Iterator[bytes]:

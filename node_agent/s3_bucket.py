@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 from boto3.s3.transfer import TransferConfig
 
 from node_agent.s3_client import InvalidRange, NotOffered, told
-from node_agent.store import CHUNK_BYTES, StoreConflict, StoreNotFound, StoreUnavailable
+from node_agent.store import CHUNK_BYTES, StoreConflict, StoredEntry, StoreNotFound, StoreUnavailable
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -136,6 +136,30 @@ class Bucket:
         """Nothing there is success."""
         with suppress(StoreNotFound), told(f"delete {name}", self._where):
             self._client.delete_object(Bucket=self._bucket, Key=name)
+
+    def page(self, prefix: str, start_after: str, limit: int) -> tuple[StoredEntry, ...]:
+        """The first objects with this prefix, after a name if one is given; at most 1000."""
+        with told(f"list {prefix}", self._where):
+            answer = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=prefix, StartAfter=start_after, MaxKeys=min(limit, 1000)
+            )
+        found = answer.get("Contents", ())
+        tags = [item["ETag"].strip('"') for item in found]
+        return tuple(
+            StoredEntry(item["Key"], item["Size"], item["LastModified"], tag)
+            for item, tag in zip(found, tags, strict=True)
+        )
+
+    def delete_version(self, name: str, tag: str) -> bool:
+        """Delete the object if it has this tag, where the store looks; whether it is gone."""
+        try:
+            with suppress(StoreNotFound), told(f"delete {name}", self._where):
+                self._client.delete_object(Bucket=self._bucket, Key=name, IfMatch=f'"{tag}"')
+        except StoreConflict:
+            return False
+        except NotOffered:
+            self.delete(name)
+        return True
 
     # ---- uploads in parts ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Nothing rests on what some servers lack: object metadata, checksums of ranges, c
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from node_agent.s3_bucket import Bucket
@@ -20,6 +21,7 @@ from node_agent.store import (
     BlobWriter,
     Store,
     StoreCapabilities,
+    StoredEntry,
     StoreConflict,
     StoreNotFound,
     StoreTooLarge,
@@ -27,6 +29,9 @@ from node_agent.store import (
     settle_conflict,
 )
 from node_agent.uploads import UploadJournal
+
+# Stores round the time of an object.
+CLOCK_GRAIN = timedelta(seconds=2)
 
 
 class S3Store(Store):
@@ -91,6 +96,32 @@ class S3Store(Store):
     def delete(self, key: str) -> None:
         """See Store."""
         self._bucket.delete(self._name(key))
+
+    def entries(
+        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
+    ) -> tuple[StoredEntry, ...]:
+        """See Store."""
+        start = self._prefix + after if after else ""
+        found = self._bucket.page(self._prefix + prefix, start, limit)
+        return tuple(replace(entry, key=entry.key.removeprefix(self._prefix)) for entry in found)
+
+    def delete_if_same(self, entry: StoredEntry) -> bool:
+        """See Store. On condition where the store can; looked at right before where it cannot."""
+        name = self._name(entry.key)
+        there = self._bucket.page(name, "", 1)
+        if not there or there[0].key != name:
+            return True
+        if there[0].version != entry.version or there[0].modified_at > entry.modified_at + CLOCK_GRAIN:
+            return False
+        return self._bucket.delete_version(name, entry.version)
+
+    def clock(self) -> datetime:
+        """See Store. A scratch object's time."""
+        key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+        self.put_manifest(key, b"time")
+        (entry,) = self._bucket.page(self._name(key), "", 1)
+        self.delete(key)
+        return entry.modified_at
 
     def drop_unfinished(self, older_than: timedelta) -> int:
         """See Store. An upload's age counts from its newest part."""

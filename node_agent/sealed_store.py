@@ -6,7 +6,7 @@ Sizes, digests and bytes are those of what is inside, so nobody above knows of i
 import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 
 from node_agent.data_keys import KEYS_PREFIX, DataKeys, scope_of
@@ -26,12 +26,14 @@ from node_agent.store import (
     Store,
     StoreCapabilities,
     StoredBlob,
+    StoredEntry,
     StoreTooLarge,
     check_key,
 )
 
-# Labs are put there by people, with their own tools; data keys are wrapped already.
-PLAIN_PREFIXES = ("labs/", KEYS_PREFIX, PROBE_PREFIX)
+# Labs are put there by people, with their own tools; data keys are wrapped already; whose the store is, is no
+# secret, and must be read to know whether it may be written to.
+PLAIN_PREFIXES = ("labs/", KEYS_PREFIX, PROBE_PREFIX, "installation/")
 
 
 class SealedStore(Store):
@@ -84,6 +86,20 @@ class SealedStore(Store):
     def delete(self, key: str) -> None:
         """See Store."""
         self._store.delete(key)
+
+    def entries(
+        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
+    ) -> tuple[StoredEntry, ...]:
+        """See Store."""
+        return self._store.entries(prefix, after=after, limit=limit)
+
+    def delete_if_same(self, entry: StoredEntry) -> bool:
+        """See Store."""
+        return self._store.delete_if_same(entry)
+
+    def clock(self) -> datetime:
+        """See Store."""
+        return self._store.clock()
 
     def drop_unfinished(self, older_than: timedelta) -> int:
         """See Store."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -82,6 +82,16 @@ class StoredBlob:
     key: str
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An object as a list shows it. `version` changes whenever it is written; times are by the store's clock."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +170,20 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove; nothing there is success."""
+
+    def entries(
+        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
+    ) -> tuple[StoredEntry, ...]:
+        """As `list`, from the first key after `after`, with size, time and version. Of a sealed store, as sealed."""
+        ...
+
+    def delete_if_same(self, entry: StoredEntry) -> bool:
+        """Remove what is under the key if it is still this; whether it is gone. Another object stays."""
+        ...
+
+    def clock(self) -> datetime:
+        """The time now, by the clock that `modified_at` is told by."""
+        ...
 
     def drop_unfinished(self, older_than: timedelta) -> int:
         """Drop unfinished writes, anybody's, in which nothing has happened for so long; how many."""

@@ -11,6 +11,8 @@ from state.database import Connection, Database
 from state.leader import assert_leading
 from state.model import Limits
 from state.retention import Target, deleted_pods, due_targets, kept_archives, look_again, retire
+from state.scrubs import make_due_scrubs
+from state.sweeps import make_due_sweeps, make_tidy, will_need_a_sweep
 
 CHORES_EVERY = timedelta(seconds=10)
 # No chore takes longer than this: the node that has it is stuck, or has forgotten it.
@@ -18,6 +20,12 @@ CHORE_TIMEOUT = timedelta(hours=6)
 # Chores that are over are kept for people to look at.
 CHORES_KEPT = timedelta(days=14)
 PRUNED_AT_ONCE_MAX = 500
+TIDY_EVERY = timedelta(days=1)
+# Made at a look; nodes need minutes for so many, and a request that waits for long is made anew.
+SWEEPS_AT_ONCE_MAX = 20
+# An archive that was found damaged is read again this often: it may have been put right.
+SUSPECT_SCRUB_EVERY = timedelta(days=1)
+SCRUBS_OPEN_MAX = 20
 
 log = structlog.get_logger(__name__)
 
@@ -45,13 +53,18 @@ def attend_retention(db: Database, limits: Limits, leading: Leading, now: dateti
 
 def _retire(connection: Connection, targets: list[Target], limits: Limits, now: datetime) -> int:
     keep, retired = Keep(limits.archives_kept, limits.archive_days_kept), 0
-    gone = deleted_pods(connection, targets, limits.deleted_pods_kept)
+    deleted = deleted_pods(connection, targets, limits.deleted_pods_kept)
     for target, rows in kept_archives(connection, targets).items():
         known = [Kept(row.id, row.number, row.committed_at, row.suspect, row.pinned) for row in rows]
-        stay = frozenset() if target in gone else retained(known, now, keep)
+        over = deleted.get(target, False)
+        stay = frozenset() if over else retained(known, now, keep)
         dispensable = {archive.id for archive in known} - stay
-        retired += retire(connection, dispensable, DELETED_LONG_AGO if target in gone else NOT_NEEDED)
-        look_again(connection, target, now + DAY if stay else None)
+        if retire(connection, dispensable, DELETED_LONG_AGO if over else NOT_NEEDED):
+            will_need_a_sweep(connection, target, limits)
+            retired += len(dispensable)
+        # Time alone retires only what is kept as the last of a day, or as a deleted pod's.
+        waits = target in deleted or len(stay) > keep.newest
+        look_again(connection, target, now + DAY if stay and waits else None)
     return retired
 
 
@@ -64,5 +77,8 @@ def attend_chores(db: Database, limits: Limits, leading: Leading) -> None:
         assert_leading(connection, leading.leadership)
         lost = take_back_lost(connection, leading.since, limits.node_silent_after, CHORE_TIMEOUT)
         prune(connection, CHORES_KEPT, PRUNED_AT_ONCE_MAX)
+        make_tidy(connection, limits, TIDY_EVERY)
+        make_due_sweeps(connection, limits, SWEEPS_AT_ONCE_MAX)
+        make_due_scrubs(connection, limits.scrub_every, SUSPECT_SCRUB_EVERY, SCRUBS_OPEN_MAX)
     if lost:
         log.warning("chores_taken_back", count=lost)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from reconciler import failover
 from reconciler.classify import WANTED_VERBS, Facts, active_workspace_failure, classify, is_silent
 from reconciler.placement import choose_node, why_no_room, with_reserved
-from reconciler.restoring import in_words, pod_goes_back, put_aside, workspace_goes_back
+from reconciler.restoring import goes_back, in_words, pod_goes_back, put_aside, workspace_goes_back
 from reconciler.steps import STEPS, next_number, proof, source
 from state.model import (
     WITHDRAWING_VERBS,
@@ -195,7 +195,7 @@ def _plan_volume(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Fac
     Where a container is, its volume is too: a report that misses it must not bring back an older one.
     """
     needed = any(facts.must_exist or facts.state is not Observed.ABSENT for facts in all_facts)
-    needed = needed or any(facts.pod.restoration for facts in all_facts)  # it comes back in a moment
+    needed = needed or any(goes_back(facts) for facts in all_facts)  # and comes back in a moment
     if workspace.open_action is not None:
         _take_back_volume_step(this_pass, workspace, needed)
     elif any(facts.must_exist for facts in all_facts):

@@ -26,6 +26,11 @@ def put_aside(workspace: WorkspaceView) -> WorkspaceView:
     return replace(workspace, pods=pods)
 
 
+def goes_back(facts: Facts) -> bool:
+    """The pod itself goes back, whatever becomes of the user's files."""
+    return facts.pod.restoration is not None and facts.pod.desired is not Desired.DELETED
+
+
 def workspace_goes_back(workspace: WorkspaceView) -> GoBack | None:
     """The files' pointer may move: no node holds them, and nothing is under way."""
     wish = workspace.restoration

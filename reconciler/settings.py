@@ -94,6 +94,21 @@ class Settings(BaseSettings):
     deleted_pods_kept: float = _seconds(
         _DEFAULTS.deleted_pods_kept, "How long the archives of a deleted pod are kept."
     )
+    scrub_every: float = _seconds(
+        _DEFAULTS.scrub_every, "How often each archive is read back to see that it is whole."
+    )
+    sweep_age: float = _seconds(
+        _DEFAULTS.sweep_age, "How old an object must be to be cleared away: longer than any upload takes."
+    )
+    sweep_confirm_after: float = _seconds(
+        _DEFAULTS.sweep_confirm_after, "How long after it was first seen unreferenced it may be cleared away."
+    )
+    sweep_share_max: float = Field(
+        _DEFAULTS.sweep_share_max,
+        gt=0,
+        le=1,
+        description="Share of the bytes of a pod's or workspace's archives above which nothing is cleared.",
+    )
 
     @model_validator(mode="after")
     def _fence_comes_first(self) -> Self:
@@ -147,6 +162,10 @@ class Settings(BaseSettings):
             archives_kept=self.archives_kept,
             archive_days_kept=self.archive_days_kept,
             deleted_pods_kept=timedelta(seconds=self.deleted_pods_kept),
+            sweep_age=timedelta(seconds=self.sweep_age),
+            sweep_confirm_after=timedelta(seconds=self.sweep_confirm_after),
+            sweep_share_max=self.sweep_share_max,
+            scrub_every=timedelta(seconds=self.scrub_every),
         )
 
 

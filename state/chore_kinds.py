@@ -6,5 +6,11 @@ The one place where kinds are put together.
 from collections.abc import Mapping
 
 from state.chores import Applies
+from state.scrubs import SCRUB, SCRUB_APPLIES
+from state.sweeps import SWEEP, SWEEP_APPLIES, TIDY, TIDY_APPLIES
 
-APPLIES: Mapping[str, Applies] = {}
+APPLIES: Mapping[str, Applies] = {
+    SCRUB: SCRUB_APPLIES,
+    SWEEP: SWEEP_APPLIES,
+    TIDY: TIDY_APPLIES,
+}

@@ -126,8 +126,34 @@ class StoreTargetRow(SQLModel, table=True):
     __table_args__ = (
         one_of("kind", TargetKind, "store_target_kind_is_pod_or_workspace"),
         Index("store_target_due", "check_at", postgresql_where=text("check_at IS NOT NULL")),
+        Index("store_target_to_sweep", "sweep_at", postgresql_where=text("sweep_at IS NOT NULL")),
     )
 
     kind: str = of(IDENTITY, Text, primary_key=True)
     id: str = of(IDENTITY, Text, primary_key=True)
     check_at: datetime | None = of(RECONCILER, TIME, null=True)
+    sweep_at: datetime | None = of(RECONCILER, TIME, null=True)
+
+
+class SweepCandidateRow(SQLModel, table=True):
+    """An object in the store that a sweep saw unreferenced. It goes if a later sweep sees the same."""
+
+    __tablename__ = "sweep_candidate"
+    __table_args__ = (Index("sweep_candidate_of_target", "kind", "target_id"),)
+
+    key: str = of(IDENTITY, Text, primary_key=True)
+    kind: str = of(IDENTITY, Text)
+    target_id: str = of(IDENTITY, Text)
+    size_bytes: int = of(NODE, BigInteger)
+    first_seen_at: datetime = of(DATABASE, TIME, default="now()")
+    last_seen_at: datetime = of(NODE, TIME, default="now()")
+
+
+class InstallationRow(SQLModel, table=True):
+    """Which store goes with this database."""
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("id = 1", name="installation_is_one_row"),)
+
+    id: int = of(IDENTITY, Integer, primary_key=True, autoincrement=False)
+    store_id: str = of(IDENTITY, Text, default="gen_random_uuid()")

@@ -303,3 +303,9 @@ class Limits:
     archives_kept: int = 5
     archive_days_kept: int = 7
     deleted_pods_kept: timedelta = timedelta(days=30)
+    # Only what is older than any upload may take is cleared away, and only when seen twice, so far apart.
+    sweep_age: timedelta = timedelta(days=3)
+    sweep_confirm_after: timedelta = timedelta(days=1)
+    # Of a target's bytes no more than this share goes at once.
+    sweep_share_max: float = 0.95
+    scrub_every: timedelta = timedelta(days=30)

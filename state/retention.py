@@ -24,6 +24,7 @@ _ARCHIVES = """
             OR EXISTS (SELECT 1 FROM restoration r WHERE r.archive_id = a.id AND r.finished_at IS NULL)
             OR EXISTS (SELECT 1 FROM action x WHERE x.target = a.target_id AND x.state = 'open'
                           AND a.manifest_key IN (x.step #>> '{archive,manifest_key}',
+                                                 x.step #>> '{base,manifest_key}',
                                                  x.step #>> '{proof,manifest_key}'))
            ) AS pinned
       FROM archive a JOIN unnest(%(kinds)s::text[], %(ids)s::text[]) AS t(kind, id)
@@ -31,10 +32,9 @@ _ARCHIVES = """
      WHERE a.retired_at IS NULL ORDER BY a.target_id, a.number
 """
 _DELETED = """
-    SELECT p.id FROM pod p
-     WHERE p.id = ANY(%(ids)s) AND p.desired_state = 'deleted' AND p.satisfied_generation = p.generation
-       AND p.deleted_at < now() - %(kept)s
-       AND NOT EXISTS (SELECT 1 FROM action x WHERE x.target = p.id AND x.state = 'open')
+    SELECT p.id, p.satisfied_generation = p.generation AND p.deleted_at < now() - %(kept)s
+                 AND NOT EXISTS (SELECT 1 FROM action x WHERE x.target = p.id AND x.state = 'open') AS over
+      FROM pod p WHERE p.id = ANY(%(ids)s) AND p.desired_state = 'deleted'
 """
 _RETIRE = """
     UPDATE archive SET retired_at = now() WHERE id = ANY(%(ids)s) AND retired_at IS NULL
@@ -79,12 +79,11 @@ def kept_archives(connection: Connection, targets: Sequence[Target]) -> Mapping[
     return found
 
 
-def deleted_pods(connection: Connection, targets: Sequence[Target], kept: timedelta) -> frozenset[Target]:
-    """Those pods whose tombstone is older than `kept` and has been carried out: nothing of them is needed."""
+def deleted_pods(connection: Connection, targets: Sequence[Target], kept: timedelta) -> dict[Target, bool]:
+    """Those with a tombstone, and whether it is older than `kept` and has been carried out."""
     pods = [target.id for target in targets if target.kind == "pod"]
-    return frozenset(
-        Target("pod", row["id"]) for row in connection.execute(_DELETED, {"ids": pods, "kept": kept})
-    )
+    rows = connection.execute(_DELETED, {"ids": pods, "kept": kept})
+    return {Target("pod", row["id"]): row["over"] for row in rows}
 
 
 def retire(connection: Connection, archive_ids: Collection[str], reason: str) -> int:

@@ -341,3 +341,35 @@ def test_other_urls_are_refused(url: str) -> None:
     """The message names the two forms, or the unknown option."""
     with pytest.raises(ValueError, match=r"store URL"):
         open_store(url)
+
+
+def test_entries_are_pages_with_size_time_and_version(subject: Subject) -> None:
+    """In byte order, from after a key; the times are by the store's own clock."""
+    folder = subject.key().partition("/")[0]
+    began = subject.store.clock()
+    for name, size in (("b", 2), ("a/x", 1), ("c", 3)):
+        write(subject.store, f"{folder}/{name}", b"z" * size)
+    shown = subject.store.entries(f"{folder}/")
+    assert [(entry.key, entry.size_bytes) for entry in shown] == [
+        (f"{folder}/a/x", 1),
+        (f"{folder}/b", 2),
+        (f"{folder}/c", 3),
+    ]
+    assert all(began - timedelta(seconds=2) <= entry.modified_at for entry in shown)
+    assert subject.store.entries(f"{folder}/", limit=1) == shown[:1]
+    assert subject.store.entries(f"{folder}/", after=shown[0].key) == shown[1:]
+    assert subject.store.entries(f"{folder}/", after=shown[-1].key) == ()
+
+
+def test_only_what_was_seen_is_deleted(subject: Subject) -> None:
+    """What was written since stays; what is gone already is gone."""
+    key = subject.key()
+    write(subject.store, key, b"old")
+    (old,) = subject.store.entries(key)
+    write(subject.store, key, b"new one")
+    assert not subject.store.delete_if_same(old)
+    assert read(subject.store, key) == b"new one"
+    (new,) = subject.store.entries(key)
+    assert subject.store.delete_if_same(new)
+    assert subject.store.head(key) is None
+    assert subject.store.delete_if_same(new)

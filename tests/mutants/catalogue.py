@@ -1,6 +1,7 @@
 """The deliberate bugs, each with the law it breaks and the tests that must notice."""
 
 from tests.mutants.agent import AGENT_MUTANTS
+from tests.mutants.archives import ARCHIVE_MUTANTS
 from tests.mutants.control import CONTROL_MUTANTS
 from tests.mutants.runner import Mutant
 from tests.mutants.state import STATE_MUTANTS
@@ -182,6 +183,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (f"{_DEFENCE}::test_a_pods_answer_cannot_steer_nginx_or_the_browser_beyond_the_pod",),
     ),
     *AGENT_MUTANTS,
+    *ARCHIVE_MUTANTS,
     *STATE_MUTANTS,
     *VISIT_MUTANTS,
     *CONTROL_MUTANTS,

@@ -125,11 +125,34 @@ CREATE TABLE store_target (
     kind text NOT NULL,
     id text NOT NULL,
     check_at timestamptz,
+    sweep_at timestamptz,
     PRIMARY KEY (kind, id),
     CONSTRAINT store_target_kind_is_pod_or_workspace CHECK (kind IN ('pod', 'workspace'))
 );
 CREATE INDEX store_target_due ON store_target (check_at) WHERE check_at IS NOT NULL;
-INSERT INTO store_target (kind, id, check_at) SELECT DISTINCT target_kind, target, now() FROM action
+CREATE INDEX store_target_to_sweep ON store_target (sweep_at) WHERE sweep_at IS NOT NULL;
+
+CREATE TABLE sweep_candidate (
+    key text NOT NULL,
+    kind text NOT NULL,
+    target_id text NOT NULL,
+    size_bytes bigint NOT NULL,
+    first_seen_at timestamptz DEFAULT now() NOT NULL,
+    last_seen_at timestamptz DEFAULT now() NOT NULL,
+    PRIMARY KEY (key)
+);
+CREATE INDEX sweep_candidate_of_target ON sweep_candidate (kind, target_id);
+
+-- What the store has to say of itself to be this database's: no other store is ever cleared in.
+CREATE TABLE installation (
+    id integer NOT NULL,
+    store_id text DEFAULT gen_random_uuid() NOT NULL,
+    PRIMARY KEY (id),
+    CONSTRAINT installation_is_one_row CHECK (id = 1)
+);
+INSERT INTO installation (id) VALUES (1);
+INSERT INTO store_target (kind, id, check_at, sweep_at)
+    SELECT DISTINCT target_kind, target, now(), now() + interval '3 days' FROM action
     WHERE verb IN ('archive_pod', 'archive_workspace');
 
 -- An archive is what it was: only what was found out about it later changes, and where compaction put it.
@@ -170,17 +193,41 @@ CREATE TRIGGER restoration_insert_owner BEFORE INSERT ON restoration
     FOR EACH STATEMENT EXECUTE FUNCTION written_by('api');
 CREATE TRIGGER restoration_owner BEFORE UPDATE OR DELETE ON restoration
     FOR EACH STATEMENT EXECUTE FUNCTION written_by('reconciler');
+CREATE TRIGGER sweep_candidate_owner BEFORE INSERT OR UPDATE OR DELETE ON sweep_candidate
+    FOR EACH STATEMENT EXECUTE FUNCTION written_by('reconciler');
+CREATE TRIGGER installation_owner BEFORE INSERT OR UPDATE ON installation
+    FOR EACH STATEMENT EXECUTE FUNCTION written_by('reconciler');
+CREATE TRIGGER installation_stays BEFORE DELETE OR TRUNCATE ON installation
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_removal();
 CREATE TRIGGER store_target_owner BEFORE INSERT OR UPDATE OR DELETE ON store_target
     FOR EACH STATEMENT EXECUTE FUNCTION written_by('reconciler');
 
--- Each upload may leave something behind, and make an older archive dispensable: the target is looked at.
+-- Each upload may leave something behind, and make an older archive dispensable: the target is looked at. A sweep that
+-- comes before what was left is old enough finds it young, and is made again.
 CREATE FUNCTION note_store_target() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO store_target AS t (kind, id, check_at) VALUES (NEW.target_kind, NEW.target, now())
-        ON CONFLICT (kind, id) DO UPDATE SET check_at = least(t.check_at, excluded.check_at);
+    INSERT INTO store_target AS t (kind, id, check_at, sweep_at)
+    VALUES (NEW.target_kind, NEW.target, now(), now() + interval '3 days')
+        ON CONFLICT (kind, id) DO UPDATE SET check_at = least(t.check_at, excluded.check_at),
+            sweep_at = coalesce(t.sweep_at, excluded.sweep_at);
     RETURN NULL;
 END
 $$;
+-- What a tombstone makes dispensable is looked at too; whoever put it up.
+CREATE FUNCTION note_deleted_target() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    program constant text := current_setting('codepods.program', true);
+BEGIN
+    PERFORM set_config('codepods.program', 'reconciler', true);
+    UPDATE store_target SET check_at = now() WHERE kind = 'pod' AND id = NEW.id;
+    PERFORM set_config('codepods.program', coalesce(program, ''), true);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER pod_deleted_target AFTER UPDATE ON pod FOR EACH ROW
+    WHEN (OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION note_deleted_target();
+
 CREATE TRIGGER action_store_target AFTER INSERT ON action FOR EACH ROW
     WHEN (NEW.verb IN ('archive_pod', 'archive_workspace')) EXECUTE FUNCTION note_store_target();
 
@@ -193,6 +240,8 @@ BEGIN
         PERFORM open_table_to_admins('archive', '{}');
         PERFORM open_table_to_admins('restoration', '{}');
         PERFORM open_table_to_admins('store_target', '{}');
+        PERFORM open_table_to_admins('sweep_candidate', '{}');
+        PERFORM open_table_to_admins('installation', '{}');
     END IF;
 END
 $$;

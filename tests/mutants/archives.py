@@ -1,0 +1,99 @@
+"""Deliberate bugs in what is kept, cleared away, and gone back to."""
+
+from tests.mutants.runner import Mutant
+
+_SWEEP = "tests/property/test_sweep_laws.py"
+_KEPT = "tests/property/test_retention_laws.py"
+_BACK = "tests/integration/test_generations.py"
+_CHORES = "tests/integration/test_chores.py"
+
+ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "what an upload under way has written is cleared away",
+        "LAW 8",
+        "node_agent/sweep.py",
+        "    if entry.modified_at > oldest:",
+        "    if False:",
+        (_SWEEP,),
+    ),
+    Mutant(
+        "what was seen once is cleared away at once",
+        "LAW 9",
+        "node_agent/sweep.py",
+        "for entry in seen.candidates if entry.key in request.doomed]",
+        "for entry in seen.candidates]",
+        (f"{_SWEEP}::test_what_no_archive_needs_goes_at_the_second_look",),
+    ),
+    Mutant(
+        "another installation's store is cleared in",
+        "LAW 9",
+        "node_agent/sweep.py",
+        "    if there != store_id.encode():",
+        "    if False:",
+        (f"{_SWEEP}::test_any_doubt_about_what_is_alive_deletes_nothing",),
+    ),
+    Mutant(
+        "an empty list of archives clears all of them away",
+        "LAW 9",
+        "node_agent/sweep.py",
+        "    if going and not request.kept and whole:",
+        "    if False:",
+        (f"{_SWEEP}::test_any_doubt_about_what_is_alive_deletes_nothing",),
+    ),
+    Mutant(
+        "an archive whose commit was lost is cleared away",
+        "LAW 9",
+        "node_agent/sweep.py",
+        "        if manifest.number > request.newest:",
+        "        if False:",
+        (f"{_SWEEP}::test_a_whole_archive_that_the_database_does_not_know_is_kept_and_told",),
+    ),
+    Mutant(
+        "an old request is acted upon",
+        "LAW 5",
+        "node_agent/sweep.py",
+        "began_s > REQUEST_AGE_S_MAX:",
+        "began_s > 1e9:",
+        (f"{_SWEEP}::test_an_old_request_is_not_acted_upon",),
+    ),
+    Mutant(
+        "what somebody goes back to is retired",
+        "LAW 8",
+        "reconciler/retention.py",
+        "    stay |= {archive.id for archive in by_age if archive.pinned} | {by_age[0].id}",
+        "    stay |= {by_age[0].id}",
+        (f"{_KEPT}::test_what_something_is_restored_from_is_kept",),
+    ),
+    Mutant(
+        "a damaged archive counts as one to go back to",
+        "LAW 8",
+        "reconciler/retention.py",
+        "    good = [archive for archive in by_age if not archive.suspect]",
+        "    good = list(by_age)",
+        (f"{_KEPT}::test_as_many_of_the_newest_as_asked_are_kept",),
+    ),
+    Mutant(
+        "going back before the present is saved",
+        "LAW 8",
+        "reconciler/restoring.py",
+        "    gone = facts.state is Observed.ABSENT and pod.open_action is None",
+        "    gone = facts.state is not Observed.RUNNING and pod.open_action is None",
+        ("tests/property/test_restoring_laws.py",),
+    ),
+    Mutant(
+        "older files at the first read that fails",
+        "LAW 8",
+        "state/generations.py",
+        "    return again and _fall_back(",
+        "    return _fall_back(",
+        (f"{_BACK}::test_a_bit_that_flipped_on_the_way_costs_nothing",),
+    ),
+    Mutant(
+        "a lost node's late result closes the chore of another",
+        "LAW 5",
+        "state/chores.py",
+        "AND attempt = %(attempt)s\n       AND state = 'given' FOR UPDATE",
+        "\n       AND state = 'given' FOR UPDATE",
+        (_CHORES,),
+    ),
+)
