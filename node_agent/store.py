@@ -86,7 +86,10 @@ class StoredBlob:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An object as a list shows it. `version` changes whenever it is written; times are by the store's clock."""
+    """An object as a list shows it.
+
+    `version` changes whenever it is written; times are by the store's clock.
+    """
 
     key: str
     size_bytes: int
@@ -174,7 +177,10 @@ class Store(Protocol):
     def entries(
         self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
     ) -> tuple[StoredEntry, ...]:
-        """As `list`, from the first key after `after`, with size, time and version. Of a sealed store, as sealed."""
+        """As `list`, from the first key after `after`, with size, time and version.
+
+        Of a sealed store, as sealed.
+        """
         ...
 
     def delete_if_same(self, entry: StoredEntry) -> bool:
