@@ -14,15 +14,18 @@ import os
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 Use = Literal["url", "cookie", "visit", "port"]
+# Of a link: again and again until it expires, again in the browser that was first, once.
+Reuse = Literal["any", "browser", "once"]
 
 KEY_BYTES = 32
 IV_BYTES = 12
@@ -55,7 +58,10 @@ class KeyringError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AccessClaims:
-    """What a token says. `expires_at` is in Unix seconds; `upstream` is a dotted quad and a port.
+    """What a token says. `upstream` is a dotted quad and a port.
+
+    `expires_at` and `issued_at` are in Unix seconds, the latter of the link that the session began with.
+    `reuse`: how often that link opens.
 
     Raises `ValueError` when made with anything that the gate would refuse.
     """
@@ -68,6 +74,8 @@ class AccessClaims:
     expires_at: int
     session_id: str
     scope: str = "owner"
+    issued_at: int = field(default_factory=lambda: int(time.time()))
+    reuse: str = "any"
 
     def __post_init__(self) -> None:
         problem = _claims_problem(asdict(self))
@@ -107,16 +115,19 @@ def _claims_problem(claims: Mapping[str, object]) -> str | None:
         (_is_count(claims.get("expires_at")), "expires_at is not Unix seconds"),
         (_matches(_SESSION, claims.get("session_id")), "session_id is not an identifier"),
         (_matches(_SCOPE, claims.get("scope")), "scope is unknown"),
+        (_is_count(claims.get("issued_at")), "issued_at is not Unix seconds"),
+        (claims.get("reuse") in get_args(Reuse), "reuse is unknown"),
     )
     return next((problem for holds, problem in rules if not holds), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The keys that open tokens, oldest first, and the id of the one that seals."""
+    """The keys that open tokens, oldest first; the id of the one that seals, and since when (Unix s)."""
 
     current: str
     keys: Mapping[str, bytes] = field(repr=False)
+    current_since: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
         if self.current not in self.keys:
@@ -139,7 +150,8 @@ class Keyring:
     def without(self, kid: str) -> Self:
         """Without a leaked key: what it sealed no longer opens. A fresh key seals if it was current."""
         ring = self.rotated(kept=len(self.keys) + 1) if kid == self.current else self
-        return type(self)(ring.current, {k: v for k, v in ring.keys.items() if k != kid})
+        kept = {k: v for k, v in ring.keys.items() if k != kid}
+        return type(self)(ring.current, kept, ring.current_since)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -148,22 +160,25 @@ class Keyring:
             text = path.read_bytes()[: KEYRING_BYTES_MAX + 1]
             raw = json.loads(text)
             keys = {str(kid): _from_base64url(str(key)) for kid, key in raw["keys"].items()}
-            return cls(str(raw["current"]), keys)
+            # Rings from before rotation by age did not say it.
+            since = int(raw.get("current_since", path.stat().st_mtime))
+            return cls(str(raw["current"]), keys, since)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise KeyringError(
                 f"keyring {path}: {error!r}. Restore it, or make a new one: links given out before then fail"
             ) from error
 
     def save(self, path: Path, group: str | None = None) -> None:
-        """Replace the file in one step, mode 0640, readable by `group` (nginx's workers).."""
+        """Replace the file in one step, mode 0640, readable by `group` (nginx's workers), or as it was."""
         keys = {kid: _to_base64url(key) for kid, key in self.keys.items()}
+        said = {"current": self.current, "current_since": self.current_since, "keys": keys}
+        gid = path.stat().st_gid if group is None and path.exists() else -1
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".keyring-", delete=False) as temporary:
             try:
-                json.dump({"current": self.current, "keys": keys}, temporary)
+                json.dump(said, temporary)
                 temporary.flush()
                 os.fchmod(temporary.fileno(), 0o640)
-                if group is not None:
-                    os.fchown(temporary.fileno(), -1, grp.getgrnam(group).gr_gid)
+                os.fchown(temporary.fileno(), -1, gid if group is None else grp.getgrnam(group).gr_gid)
                 os.fsync(temporary.fileno())
                 Path(temporary.name).replace(path)
             except BaseException:
@@ -221,6 +236,11 @@ def open_token(text: str, keyring: Keyring, use: Use, pod: str, now: int) -> Acc
     if claims.expires_at <= now:
         raise TokenRefusedError("expired")
     return claims
+
+
+def key_of(text: str) -> str:
+    """The id of the key that an opened token is sealed with."""
+    return text.split(".")[1]
 
 
 def _parts(text: str) -> tuple[str, bytes]:

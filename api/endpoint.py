@@ -10,13 +10,14 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from api.access_token import PORT_MAX, AccessClaims, TokenRefusedError, open_token
+from api.access_token import PORT_MAX, AccessClaims, TokenRefusedError, key_of, open_token
 from api.deps import Deps
 from api.links import load_keyring
 from api.operation import PATH_IDS, AnyOperation, Call
 from api.problems import ProblemError
 from api.wire import BODY_BYTES_MAX, FieldProblem
-from state import tokens
+from state import revocations, tokens
+from state.revoked import Visit
 
 BODY_TIMEOUT_S = 10.0
 FIELD_PROBLEMS_MAX = 20
@@ -69,6 +70,9 @@ async def _visit(deps: Deps, pod_id: str, request: HttpRequest) -> AccessClaims:
         visit = open_token(token, keyring, "visit", pod_id, int(time.time()))
     except TokenRefusedError as error:
         raise _refused("token_refused", "The page was opened too long ago, or not for this pod.") from error
+    revoked = await deps.run(revocations.revoked, deps.db)
+    if revoked.stops(Visit(key_of(token), visit.pod, visit.session_id, visit.user, visit.issued_at)):
+        raise _refused("token_refused", "The session was revoked.")
     request.state.actor = f"visit:{visit.user}"
     return visit
 

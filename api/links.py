@@ -1,13 +1,16 @@
 """The link to a running pod: its shape, and the sealed token in it."""
 
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.parse import urlencode
 
 import structlog
 
-from api.access_token import AccessClaims, Keyring, KeyringError, seal
+from api.access_token import AccessClaims, Keyring, KeyringError, Reuse, seal
 from api.deps import Deps
 from api.problems import ProblemError
 from api.settings import ApiSettings
@@ -29,19 +32,29 @@ class Link:
 
 
 async def link_to(
-    deps: Deps, status: PodStatus, *, session_id: str | None = None, to: str | None = None
+    deps: Deps,
+    status: PodStatus,
+    *,
+    visit: AccessClaims | None = None,
+    to: str | None = None,
+    reuse: Reuse | None = None,
 ) -> Link | None:
     """A fresh link to the pod, or None while it does not run where it is placed.
 
-    It begins a session of its own, or goes on with the one that is named. `to`: path and query in the pod.
+    It begins a session of its own, or goes on with that of the visit. `to`: path and query in the pod.
+    `reuse`: as the settings say, unless given.
+
     Raises `ProblemError` (`keyring_unavailable`, `pod_unreachable`).
     """
     access = await deps.run(pods.access_of, deps.db, status.id)
     if access is None:
         return None
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=deps.settings.link_lifetime_s)
-    session_id = session_id or secrets.token_urlsafe(SESSION_ID_BYTES)
-    token = await deps.run(_sealed, deps.settings, access, session_id, expires_at)
+    # As old as the session's first link: what was revoked then does not become young by a visit.
+    session_id = visit.session_id if visit else secrets.token_urlsafe(SESSION_ID_BYTES)
+    issued_at = visit.issued_at if visit else int(time.time())
+    claims = partial(_claims, access, session_id, issued_at, reuse or deps.settings.link_reuse)
+    token = await deps.run(_sealed, deps.settings, claims, expires_at)
     return Link(url_of(deps.settings, status.id, to or folder_of(status.lab), token), expires_at)
 
 
@@ -74,18 +87,25 @@ def load_keyring(settings: ApiSettings) -> Keyring:
         raise ProblemError("keyring_unavailable", "The keys that seal links cannot be read.") from error
 
 
-def _sealed(settings: ApiSettings, access: PodAccess, session_id: str, expires_at: datetime) -> str:
+def _claims(
+    access: PodAccess, session_id: str, issued_at: int, reuse: Reuse, expires_at: datetime
+) -> AccessClaims:
+    return AccessClaims(
+        pod=access.pod_id,
+        user=access.user_id,
+        epoch=access.epoch,
+        upstream=access.upstream,
+        secret=access.session_secret,
+        expires_at=int(expires_at.timestamp()),
+        session_id=session_id,
+        issued_at=issued_at,
+        reuse=reuse,
+    )
+
+
+def _sealed(settings: ApiSettings, claims: Callable[[datetime], AccessClaims], expires_at: datetime) -> str:
     keyring = load_keyring(settings)
     try:
-        claims = AccessClaims(
-            pod=access.pod_id,
-            user=access.user_id,
-            epoch=access.epoch,
-            upstream=access.upstream,
-            secret=access.session_secret,
-            expires_at=int(expires_at.timestamp()),
-            session_id=session_id,
-        )
+        return seal(claims(expires_at), keyring, "url")
     except ValueError as error:
         raise ProblemError("pod_unreachable", f"The link was not made: {error}.") from error
-    return seal(claims, keyring, "url")

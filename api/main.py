@@ -9,6 +9,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from api import logs
+from api.access_files import AccessFilesThread
 from api.app import create_app
 from api.deps import Deps, make_deps
 from api.port_files import PortFilesThread
@@ -59,13 +60,15 @@ def serve(settings: ApiSettings) -> None:
     )
     log.info("serving", host=settings.api_host, port=settings.api_port)
     files = PortFilesThread(db, settings, settings.ports_directory) if settings.ports_directory else None
-    if files:
-        files.start()
+    threads: list[AccessFilesThread | PortFilesThread] = [AccessFilesThread(db, settings)]
+    threads += [files] if files else []
+    for thread in threads:
+        thread.start()
     try:
         Server(config, deps).run()
     finally:
-        if files:
-            files.stop()
+        for thread in threads:
+            thread.stop()
         db.close()
 
 

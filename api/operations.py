@@ -11,6 +11,7 @@ from api import (
     nodes,
     pods,
     ports,
+    revocations,
     tokens,
     visits,
     wire,
@@ -20,6 +21,7 @@ from api import (
 )
 from api.operation import Answer, AnyOperation, Call, Method, Operation
 from api.wire import NoQuery, Query, Reply, Request, Scope
+from api.wire_revocations import Revocation, RevocationList, Revoke
 
 Q = TypeVar("Q", bound=Query)
 B = TypeVar("B", bound=Request | None)
@@ -304,6 +306,27 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         ADMINISTER,
         {200: wire.Token},
         "Revoke a token: it opens nothing from the next request on. Repeats safely.",
+        query=NoQuery,
+        body=NO_BODY,
+    ),
+    operation(
+        "POST",
+        f"{PREFIX}/revocations",
+        revocations.revoke,
+        ADMINISTER,
+        {201: Revocation},
+        "Throw out a user, a pod's visitors, a session, or all that a key let in; open sockets too.",
+        query=NoQuery,
+        body=Revoke,
+        codes=("too_many_revocations",),
+    ),
+    operation(
+        "GET",
+        f"{PREFIX}/revocations",
+        revocations.list_revocations,
+        ADMINISTER,
+        {200: RevocationList},
+        "List the revocations that still matter.",
         query=NoQuery,
         body=NO_BODY,
     ),

@@ -75,7 +75,7 @@ async def open_pod(call: Call[wire.OpenPodQuery, None]) -> Answer:
         status = await _want(call, Desired.RUNNING, "opened", None)
     if call.query.wait_s > 0:
         status = await _pod_when(call.deps, call.target_id, Desired.RUNNING, call.query.wait_s)
-    link = await link_to(call.deps, status)
+    link = await link_to(call.deps, status, reuse=call.query.reuse)
     return Answer(views.opened(status, link), 200 if link else 202, {"Cache-Control": "no-store"})
 
 

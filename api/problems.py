@@ -101,6 +101,12 @@ KINDS: Mapping[str, Kind] = {
         "Wait a second and ask again, or ask without waiting.",
         1,
     ),
+    "too_many_revocations": Kind(
+        429,
+        "Too many revocations are in force",
+        "Revoke what they have in common: the user, the pod, or the key.",
+        60,
+    ),
     "internal_error": Kind(
         500,
         "Something is wrong in codepods",

@@ -31,6 +31,16 @@ class ApiSettings(BaseSettings):
     link_lifetime_s: int = Field(
         default=300, ge=10, le=86_400, description="How long a link can be opened after it was made."
     )
+    link_reuse: Literal["any", "browser", "once"] = Field(
+        default="any",
+        description="How often a link opens, unless `:open` says: until it expires, in one browser, once.",
+    )
+    key_rotation_h: int = Field(
+        default=24,
+        ge=1,
+        le=720,
+        description="How old the key that seals links gets. Two are accepted: keep half a day and more.",
+    )
     port_sharing: Literal["off", "link", "public"] = Field(
         default="link",
         description="How far users may open their applications' ports: not at all, by link, to everybody.",

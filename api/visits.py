@@ -27,8 +27,7 @@ async def wake_pod(call: Call[WakeQuery, None]) -> Answer:
 async def enter_pod(call: Call[EnterQuery, None]) -> Answer:
     """Have the pod run, and lead the browser into it under the session it has."""
     status = await _woken(call, again=False)
-    session_id = call.visit.session_id if call.visit else None
-    link = await link_to(call.deps, status, session_id=session_id, to=call.query.to)
+    link = await link_to(call.deps, status, visit=call.visit, to=call.query.to, reuse="any")
     if link is None:
         raise ProblemError("pod_not_running", f"It is {status.actual}.")
     return Answer(Entered(url=link.url), 303, {**_NOT_KEPT, "Location": link.url})

@@ -168,6 +168,10 @@ class OpenPodQuery(Query):
     """Whether to wait until the pod runs."""
 
     wait_s: WaitSeconds = Field(default=0.0, description="How long to wait for the link at most, seconds.")
+    reuse: Literal["any", "browser", "once"] | None = Field(
+        default=None,
+        description="How often the link opens: until it expires, in the browser that is first, once.",
+    )
 
 
 class PodEventsQuery(Query):

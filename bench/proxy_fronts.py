@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from api.access_files import ensure_revoked
 from api.access_token import AccessClaims, Keyring, seal
 from compose.layout import find_home
 from compose.nginx_config import TLS_CIPHERS, NginxSettings, find_nginx
@@ -197,6 +198,7 @@ def ours(site: Site, name: str) -> Iterator[Front]:
     install = find_nginx()
     keyring, keyring_file = Keyring.new(), site.directory / f"{name}.keyring.json"
     keyring.save(keyring_file, group=WORKER_USER)
+    ensure_revoked(keyring_file)
     settings = NginxSettings(
         prefix=site.directory / name,
         runtime=runtime_directory(site.directory / name),

@@ -51,7 +51,8 @@ class Bringup:
                 self._start(program)
             for program in node_agents(self._environment):
                 self._start(program)
-            self._start(front_door(self._environment, certificates))
+            for program in front_door(self._environment, certificates):
+                self._start(program)
             self._wait_until_ready(prepared, detail)
 
     @contextmanager

@@ -6,6 +6,7 @@ the configuration does.
 """
 
 import ipaddress
+import os
 import pwd
 import re
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 import jinja2
 
 from compose.runtime_directory import claim
+from state.revoked import KEPT_S, REVOKED_FILE
 
 SOURCES = Path(__file__).resolve().parent.parent / "nginx_njs"
 MODULE_NAME = "ngx_http_js_module.so"
@@ -105,6 +107,7 @@ class NginxSettings:
     prefix: Path
     runtime: Path
     module: Path
+    # The file of revocations lies beside it.
     keyring: Path
     certificate: Path
     certificate_key: Path
@@ -136,6 +139,16 @@ class NginxSettings:
     # host:port of a UDP listener that is told of each socket's opening and end; None: nobody is.
     hints_address: str | None = None
     http2_directive: bool = False
+
+    @property
+    def revoked(self) -> Path:
+        """What was revoked: `state.revoked`."""
+        return self.keyring.with_name(REVOKED_FILE)
+
+    @property
+    def used(self) -> Path:
+        """Which links of limited use were used."""
+        return self.runtime / "used"
 
     def __post_init__(self) -> None:
         for name, holds in _checks(self):
@@ -190,7 +203,7 @@ def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
         ("proxy_protocol", not s.proxy_protocol or bool(s.trusted_peers)),
         ("tls", s.tls or bool(s.trusted_peers)),
         ("gate_kept_s", 0 < s.gate_kept_s <= GATE_KEPT_S_MAX),
-        ("session_lifetime_s", s.session_lifetime_s > 0),
+        ("session_lifetime_s", 0 < s.session_lifetime_s <= KEPT_S),
     ]
 
 
@@ -210,6 +223,7 @@ def render(settings: NginxSettings) -> str:
         pod_pattern=POD_PATTERN,
         port_pattern=PORT_PATTERN,
         hints_form=HINTS_FORM,
+        revoked=settings.revoked,
         listen_form=_listen_form(settings),
     )
 
@@ -266,12 +280,20 @@ def prepare(settings: NginxSettings) -> Path:
     for source in (SOURCES / "pages").iterdir():
         _copy(source, prefix / "pages" / source.name)
     claim(settings.runtime, settings.worker_user)
+    _make_used(settings)
     if settings.worker_user is not None:
         _check_reachable(prefix, settings.worker_user)
         _check_reachable(settings.keyring.parent, settings.worker_user)
     config = prefix / "nginx.conf"
     _replace(config, render(settings).encode())
     return config
+
+
+def _make_used(settings: NginxSettings) -> None:
+    """The workers write there, nobody else reads."""
+    settings.used.mkdir(mode=0o700, exist_ok=True)
+    if settings.worker_user is not None:
+        os.chown(settings.used, pwd.getpwnam(settings.worker_user).pw_uid, -1)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -315,6 +337,13 @@ def _opened(settings: NginxSettings) -> list[str]:
     tcp = [f"{address}:{port}" for port in ports for address in settings.listen_addresses]
     asked = [word for address in tcp for word in ("--tcp", address)]
     return [sys.executable, "-m", "compose.listeners", *asked, "--unix", str(gate_socket(settings)), "--"]
+
+
+def edge_command(settings: NginxSettings) -> tuple[str, ...]:
+    """The command that cuts the sockets of what was revoked."""
+    sockets = settings.prefix / "logs" / "sockets.log"
+    options = (("--revoked", settings.revoked), ("--sockets", sockets), ("--used", settings.used))
+    return (sys.executable, "-m", "compose.edge", *(str(word) for pair in options for word in pair))
 
 
 def gate_socket(settings: NginxSettings) -> Path:

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from api.access_files import ensure_revoked
 from api.access_token import Keyring
 from compose import environment as settings_of
 from compose.certificates import Certificates, ensure_certificates, names_of_this_machine
@@ -16,6 +17,7 @@ from compose.nginx_config import (
     NginxConfigError,
     NginxSettings,
     command,
+    edge_command,
     find_nginx,
     prepare,
 )
@@ -38,6 +40,7 @@ def ensure_secrets(environment: Environment) -> Certificates:
     group = grp.getgrgid(pwd.getpwnam(worker_user).pw_gid).gr_name if worker_user else None
     if not layout.keyring.exists():
         Keyring.new().save(layout.keyring, group)
+    ensure_revoked(layout.keyring)
     return certificates
 
 
@@ -76,8 +79,8 @@ def node_agents(environment: Environment) -> list[Program]:
     ]
 
 
-def front_door(environment: Environment, certificates: Certificates) -> Program:
-    """nginx, with its configuration written. Raises `ProblemError`."""
+def front_door(environment: Environment, certificates: Certificates) -> list[Program]:
+    """nginx, with its configuration written, and what looks after its sockets. Raises `ProblemError`."""
     layout = environment.layout
     subdomains = environment.inherited.get("CODEPODS_URL_SHAPE") == "subdomain"
     try:
@@ -104,8 +107,9 @@ def front_door(environment: Environment, certificates: Certificates) -> Program:
         prepare(settings)
     except NginxConfigError as error:
         raise ProblemError(str(error)) from error
-    argv = tuple(command(install, settings))
-    return _program(environment, "nginx", argv, dict(environment.inherited))
+    own = dict(environment.inherited)
+    nginx = _program(environment, "nginx", tuple(command(install, settings)), own)
+    return [nginx, _program(environment, "edge", edge_command(settings), own)]
 
 
 def _python(

@@ -1,7 +1,7 @@
 // Whether claims, once opened, may be acted on. Types are checked first: a list with one good string in it
 // would pass a pattern by coercion.
 
-const NAMES = ['epoch', 'expires_at', 'pod', 'scope', 'secret', 'session_id', 'upstream', 'user'];
+const NAMES = ['epoch', 'expires_at', 'issued_at', 'pod', 'reuse', 'scope', 'secret', 'session_id', 'upstream', 'user'];
 // 256 characters of Python's can be twice as many here.
 const USER_UNITS_MAX = 512;
 
@@ -57,6 +57,8 @@ function isForm(claims) {
         && claims.user.length <= USER_UNITS_MAX
         && isCount(claims.epoch)
         && isCount(claims.expires_at)
+        && isCount(claims.issued_at)
+        && isText(claims.reuse, /^(any|browser|once)$/)
         && isText(claims.secret, /^[0-9a-f]{64}$/)
         && isText(claims.session_id, /^[A-Za-z0-9_-]{1,64}$/)
         && isText(claims.scope, /^(owner|(port|link|public):[1-9][0-9]{0,4})$/);
@@ -87,4 +89,17 @@ function problem(claims, pod, nowS, networks, ports) {
     return isUpstream(claims.upstream, networks, ports) ? '' : 'upstream';
 }
 
-export default { isOpenTo, isUpstream, problem };
+// before: subject → the second up to which what was issued is revoked.
+function isBefore(before, subject, issuedAt) {
+    return Object.prototype.hasOwnProperty.call(before, subject) && issuedAt <= before[subject];
+}
+
+// revoked: the file of revocations; state/revoked.py is the other half. Keys are not asked for here: a revoked one
+// is taken out of the ring.
+function isRevoked(claims, revoked) {
+    return isBefore(revoked.pod, claims.pod, claims.issued_at)
+        || isBefore(revoked.session, claims.session_id, claims.issued_at)
+        || isBefore(revoked.user, claims.user, claims.issued_at);
+}
+
+export default { isOpenTo, isRevoked, isUpstream, problem };

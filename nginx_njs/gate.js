@@ -21,7 +21,12 @@ function keyring(r) {
     return JSON.parse(fs.readFileSync(r.variables.gate_keyring));
 }
 
-// Resolves to { claims } or { reason }.
+// Written by the control plane. Missing or broken, nobody is let in.
+function revoked(r) {
+    return JSON.parse(fs.readFileSync(r.variables.gate_revoked));
+}
+
+// Resolves to { claims, key } or { reason }.
 async function claimsOf(r, use, pod, text) {
     const opened = await token.open(keyring(r), use, pod, text);
     if (opened.reason) {
@@ -29,7 +34,13 @@ async function claimsOf(r, use, pod, text) {
     }
     const v = r.variables;
     const reason = claims.problem(opened.claims, pod, nowS(), v.gate_networks, v.gate_ports);
-    return reason ? { reason: reason } : opened;
+    if (reason) {
+        return { reason: reason };
+    }
+    if (claims.isRevoked(opened.claims, revoked(r))) {
+        return { reason: 'revoked' };
+    }
+    return { claims: opened.claims, key: token.keyOf(text) };
 }
 
 // Resolves to what the cookie of this pod says: { claims } or { reason }.
@@ -46,7 +57,7 @@ function ofScope(scope, opened) {
     return opened.reason || opened.claims.scope === scope ? opened : { reason: 'scope' };
 }
 
-// Resolves to the claims of a port that is open to others, as the control plane wrote them down; null: it is not.
+// Resolves to { claims, key } of a port that is open to others, as the control plane wrote them down; null: it is not.
 async function openPort(r, pod, port) {
     let text = '';
     try {
@@ -55,7 +66,7 @@ async function openPort(r, pod, port) {
         return null;
     }
     const opened = await claimsOf(r, 'port', pod, text);
-    return opened.reason || !opened.claims.scope.endsWith(`:${port}`) ? null : opened.claims;
+    return opened.reason || !opened.claims.scope.endsWith(`:${port}`) ? null : opened;
 }
 
 // Resolves to who may see the application on this port: { claims } or { reason }. By a path, the pod's own cookie
@@ -72,7 +83,10 @@ async function visitor(r, pod, base, port, cookies) {
         return own;
     }
     const open = await openPort(r, pod, port);
-    return open !== null && claims.isOpenTo(open, opened.claims) ? { claims: open, passing: true } : own;
+    if (open === null || !claims.isOpenTo(open.claims, opened.claims)) {
+        return own;
+    }
+    return { claims: open.claims, key: open.key, passing: true };
 }
 
 // Resolves to '' once the answer's headers are set, otherwise to the reason for refusing.
@@ -91,6 +105,8 @@ async function admit(r) {
     headers['X-Gate-Cookie'] = request.podCookie(cookies, found.secret);
     // Somebody who only looks at an application is not there as its user is.
     headers['X-Gate-Session'] = opened.passing ? '' : found.session_id;
+    // By what the socket is known when something is revoked.
+    headers['X-Gate-Visit'] = `${opened.key} ${found.issued_at} ${encodeURIComponent(found.user)}`;
     headers['X-Gate-Upstream'] = found.upstream;
     // The last second at which nginx may answer this by itself.
     headers['X-Accel-Expires'] = `@${Math.min(found.expires_at, nowS() + Number(r.variables.gate_kept_s)) - 1}`;
@@ -131,10 +147,37 @@ async function linked(r) {
     if (v.app_port !== '' && v.arg_tkn.startsWith(PORT_LINK)) {
         const open = await openPort(r, v.pod, v.app_port);
         const named = { scope: `link:${v.app_port}`, session_id: v.arg_tkn.slice(PORT_LINK.length) };
-        return open !== null && claims.isOpenTo(open, named) ? { claims: open } : { reason: 'port_link' };
+        return open !== null && claims.isOpenTo(open.claims, named) ? open : { reason: 'port_link' };
     }
     const opened = await claimsOf(r, 'url', v.pod, v.arg_tkn);
     return v.pod_base === '/' && v.app_port !== '' ? ofScope(`port:${v.app_port}`, opened) : ofScope('owner', opened);
+}
+
+// Whether nobody has used this link before: each leaves a file, whose making is one step. compose.edge sweeps them.
+function isFirstUse(r, text, expiresAt) {
+    const name = require('crypto').createHash('sha256').update(text).digest('hex');
+    try {
+        fs.writeFileSync(`${r.variables.gate_used}/${name}`, String(expiresAt), { flag: 'wx', mode: 0o600 });
+    } catch (e) {
+        if (e.code === 'EEXIST') {
+            return false;
+        }
+        throw e;
+    }
+    return true;
+}
+
+// Resolves to whether a link of limited use may still be redeemed by this browser.
+async function mayRedeem(r, found) {
+    const v = r.variables;
+    if (found.reuse === 'any' || isFirstUse(r, v.arg_tkn, found.expires_at)) {
+        return true;
+    }
+    if (found.reuse === 'once') {
+        return false;
+    }
+    const own = await session(r, v.pod, v.pod_base, v.http_cookie);
+    return !own.reason && own.claims.session_id === found.session_id;
 }
 
 // Resolves to '' once the cookie is set, otherwise to the reason for refusing.
@@ -148,6 +191,14 @@ async function exchange(r) {
     const opened = await linked(r);
     if (opened.reason) {
         return opened.reason;
+    }
+    // What only looks, as previews of links do, does not use a link up.
+    if (opened.claims.reuse !== 'any' && r.method === 'HEAD') {
+        return 'method';
+    }
+    const may = await mayRedeem(r, opened.claims);
+    if (!may) {
+        return 'used';
     }
     const cookie = await cookieFor(r, opened.claims);
     r.headersOut['Set-Cookie'] = [cookie];
@@ -166,7 +217,7 @@ async function redeem(r) {
     if (reason === '') {
         r.return(303, request.cleanLocation(r.variables.request_uri));
     } else {
-        r.return(403);
+        r.return(reason === 'used' ? 410 : 403);
     }
 }
 

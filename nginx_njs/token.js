@@ -49,6 +49,11 @@ function importKey(raw, usage) {
     return crypto.subtle.importKey('raw', raw, { name: 'AES-GCM' }, false, [usage]);
 }
 
+// The id of the key that a token says it is sealed with.
+function keyOf(text) {
+    return text.split('.')[1];
+}
+
 // Resolves to { claims } or { reason }. The claims are authentic but not yet checked: see claims.js.
 async function open(keyring, use, pod, text) {
     const token = parts(text);
@@ -83,4 +88,4 @@ async function seal(keyring, use, claims) {
     return `v1.${kid}.${Buffer.concat([iv, Buffer.from(box)]).toString('base64url')}`;
 }
 
-export default { open, seal };
+export default { keyOf, open, seal };

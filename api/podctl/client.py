@@ -10,7 +10,9 @@ from api import wire, wire_archives
 from api.podctl.connection import Connection, find
 from api.podctl.failing import Failed
 from api.values import PAGE_SIZE_MAX
+from api.wire_revocations import Revocation
 from state.model import Desired
+from state.revoked import Kind
 
 TIMEOUT_S = 15.0
 RETRYABLE = frozenset({"unreachable", "database_unavailable", "too_many_waiting"})
@@ -34,6 +36,11 @@ class Client:
     def create(self, asked: dict[str, Any]) -> wire.Pod:
         """Create or open a pod; the API judges the values."""
         return self._call(wire.Pod, "POST", "pods", json=asked)
+
+    def revoke(self, kind: Kind, subject: str, reason: str | None) -> Revocation:
+        """Throw out whoever this stands for."""
+        asked = {"kind": kind, "subject": subject, **({"reason": reason} if reason else {})}
+        return self._call(Revocation, "POST", "revocations", json=asked)
 
     def open(self, pod_id: str, wait_s: float = 0) -> wire.OpenedPod:
         """Have it run; the link when it does."""

@@ -2,10 +2,10 @@
 
 from alembic import context
 
-from state import chore_tables, port_tables, presence_tables, program_tables, tables
+from state import chore_tables, port_tables, presence_tables, program_tables, revocation_tables, tables
 
 # Each module declares its tables in the one metadata when it is imported.
-TABLES = (tables, chore_tables, port_tables, presence_tables, program_tables)
+TABLES = (tables, chore_tables, port_tables, presence_tables, program_tables, revocation_tables)
 METADATA = tables.PodRow.metadata
 
 context.configure(

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from api.access_files import write_revoked
 from state.database import Database
+from state.revoked import Revoked
 from tests.support.control import Control
 from tests.support.front import Front, front_door
 from tests.support.nginx import front_directory
@@ -27,6 +29,7 @@ def front(shared_front: Front) -> Iterator[Front]:
         pod.answers.clear()
     yield shared_front
     shared_front.unshare()
+    write_revoked(shared_front.nginx.settings.keyring, Revoked())
     shared_front.write_keyring(keyring)
 
 

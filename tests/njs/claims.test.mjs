@@ -7,7 +7,7 @@ const PORTS = '20000-29999';
 const NOW = 1_800_000_000;
 const GOOD = {
     pod: 'pod-a', user: 'alice', epoch: 3, upstream: '10.1.2.3:20101', secret: 'a'.repeat(64),
-    expires_at: NOW + 1, session_id: 's-1', scope: 'owner',
+    expires_at: NOW + 1, session_id: 's-1', scope: 'owner', issued_at: NOW - 5, reuse: 'any',
 };
 
 function problem(change) {
@@ -36,7 +36,7 @@ test('an upstream that is not a plain address within the nodes is refused', () =
 test('claims of a wrong type, form or moment are refused', () => {
     const refused = [
         { pod: 'pod-b' }, { pod: ['pod-a'] }, { user: '' }, { user: 7 }, { user: 'u'.repeat(513) },
-        { epoch: -1 }, { epoch: '3' }, { epoch: 1.5 }, { epoch: 2 ** 53 },
+        { issued_at: -1 }, { issued_at: '3' }, { reuse: 'twice' }, { epoch: -1 }, { epoch: '3' }, { epoch: 1.5 }, { epoch: 2 ** 53 },
         { expires_at: NOW }, { expires_at: 0 }, { expires_at: `${NOW + 9}` }, { expires_at: null }, { expires_at: [NOW + 9] },
         { expires_at: 1e300 }, { secret: 'a'.repeat(63) }, { secret: 'A'.repeat(64) }, { secret: `${'a'.repeat(63)}\n` },
         { secret: ['a'.repeat(64)] }, { session_id: '' }, { session_id: '../x' }, { session_id: 's'.repeat(65) },

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.access_token import AccessClaims, Keyring, TokenRefusedError, open_token, seal
+from state.revoked import Kind, Revoked, Visit
 
 HERE = Path(__file__).parent
 KEYRING = Keyring("k2", {"k1": b"1" * 32, "k2": b"2" * 32})
@@ -24,6 +25,7 @@ KEYRING_JSON = {
         "k2": "MjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjI",
     },
 }
+NAMES = st.sampled_from(["a", "b", "__proto__", "constructor"])
 NOW = 1_800_000_000
 
 Ask = Callable[..., Any]
@@ -163,6 +165,31 @@ def test_networks_hold_what_they_hold(
     tried = data.draw(st.sampled_from([address, network[0], network[-1], around]))
 
     assert ask("claims", "isUpstream", f"{tried}:8080", str(network), "8080-8080") is (tried in network)
+
+
+@given(
+    found=st.lists(st.tuples(st.sampled_from(Kind), NAMES, st.integers(0, 3)), max_size=6),
+    pod=NAMES,
+    session=NAMES,
+    user=NAMES,
+    issued_at=st.integers(0, 3),
+)
+def test_both_halves_know_what_is_revoked(
+    ask: Ask,
+    found: list[tuple[Kind, str, int]],
+    pod: str,
+    session: str,
+    user: str,
+    issued_at: int,
+) -> None:
+    """Whom nginx refuses is whose sockets are cut; a revoked key is refused by the ring without it."""
+    revoked = Revoked.of(found)
+    claims = {"pod": pod, "session_id": session, "user": user, "issued_at": issued_at}
+
+    refused = ask("claims", "isRevoked", claims, json.loads(revoked.text()))
+
+    assert refused is revoked.stops(Visit("no-key", pod, session, user, issued_at))
+    assert Revoked.read(revoked.text()) == revoked
 
 
 @given(header=st.lists(cookies, max_size=8).map(";".join))

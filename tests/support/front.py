@@ -8,8 +8,10 @@ from pathlib import Path
 
 from websockets.sync.client import ClientConnection, connect
 
+from api.access_files import write_revoked
 from api.access_token import AccessClaims, Keyring, Use, seal
 from compose.nginx_config import NginxSettings, find_nginx
+from state.revoked import Kind, Revoked
 from tests.support.hints import Hints, hint_listener
 from tests.support.nginx import WORKER_USER, Answer, RunningNginx, free_port, running_nginx, self_signed
 from tests.support.recording_pod import RecordingPod, recording_pod
@@ -72,6 +74,10 @@ class Front:
         """How many requests have reached a pod."""
         return sum(len(pod.seen) for pod in self.pods.values())
 
+    def revoke(self, kind: Kind, subject: str) -> None:
+        """As the control plane does, of what was issued until now."""
+        write_revoked(self.nginx.settings.keyring, Revoked.of([(kind, subject, int(time.time()))]))
+
     def write_keyring(self, keyring: Keyring) -> None:
         """As the control plane does: no signal to nginx."""
         self.keyring = keyring
@@ -83,6 +89,7 @@ def front_door(directory: Path) -> Iterator[Front]:
     """Everything up, on free ports."""
     keyring = Keyring.new()
     keyring.save(directory / "keyring.json", group=WORKER_USER)
+    write_revoked(directory / "keyring.json", Revoked())
     certificate, key = self_signed(directory, "localhost", f"*.{POD_DOMAIN}")
     (directory / "ports").mkdir(mode=0o755)
     install = find_nginx()

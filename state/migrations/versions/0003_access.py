@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Run the parts of this step."""
-    parts.run()
+    parts.run("0003_access.sql")
 
 
 def downgrade() -> None:

@@ -96,7 +96,7 @@ def test_secrets_are_not_in_a_repr() -> None:
     keyring = Keyring.new()
 
     assert CLAIMS.secret not in repr(CLAIMS)
-    assert repr(keyring) == f"Keyring(current='{keyring.current}')"
+    assert repr(keyring) == f"Keyring(current='{keyring.current}', current_since={keyring.current_since})"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,8 @@ def test_secrets_are_not_in_a_repr() -> None:
         {"expires_at": 1.5},
         {"session_id": "a b"},
         {"scope": "guest"},
+        {"issued_at": -1},
+        {"reuse": "twice"},
     ],
 )
 def test_claims_that_the_gate_would_refuse_cannot_be_made(change: dict[str, object]) -> None:
@@ -134,8 +136,8 @@ def test_an_expired_token_is_refused_from_its_second_on() -> None:
 
 
 def test_the_file_is_the_one_that_nginx_reads(tmp_path: Path) -> None:
-    """`current` and `keys`, each key 32 bytes in base64url: docs/access.md."""
-    Keyring("k1", {"k1": b"\xff" * 32}).save(tmp_path / "keyring.json")
+    """`current`, since when, and `keys`, each key 32 bytes in base64url: docs/access.md."""
+    Keyring("k1", {"k1": b"\xff" * 32}, 7).save(tmp_path / "keyring.json")
 
-    expected = {"current": "k1", "keys": {"k1": "__________________________________________8"}}
+    expected = {"current": "k1", "current_since": 7, "keys": {"k1": "__________________________________________8"}}
     assert json.loads((tmp_path / "keyring.json").read_text()) == expected

@@ -1,0 +1,111 @@
+"""The two files that nginx decides by: the key ring, rotated as it ages, and what was revoked.
+
+Both are made level with the clock and the database again and again, so several of these programs may do it
+beside each other, and a revocation that one of them was told of comes to all.
+"""
+
+import fcntl
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from api.access_token import Keyring, KeyringError
+from api.settings import ApiSettings
+from state import revocations
+from state.database import Database, DatabaseUnavailable
+from state.revoked import REVOKED_FILE, Revoked
+
+# With the 5 s that nginx keeps a yes, and the second in which sockets are cut: within 10 s.
+LEVEL_EVERY_S = 2.0
+_JOIN_S = 10.0
+
+log = structlog.get_logger()
+
+
+def ensure_revoked(keyring: Path) -> None:
+    """A file that revokes nothing, where there is none: without one nobody is let in. Raises `OSError`."""
+    if not keyring.with_name(REVOKED_FILE).exists():
+        write_revoked(keyring, Revoked())
+
+
+def write_revoked(keyring: Path, revoked: Revoked) -> None:
+    """Replace the file beside this key ring in one step, if it says something else. Raises `OSError`."""
+    target, text = keyring.with_name(REVOKED_FILE), revoked.text()
+    if target.exists() and target.read_text() == text:
+        return
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".revoked-", delete=False) as temporary:
+        try:
+            temporary.write(text)
+            temporary.flush()
+            # Who was revoked is not for everybody; nginx's workers are in the ring's group.
+            os.fchmod(temporary.fileno(), 0o640)
+            os.fchown(temporary.fileno(), -1, keyring.stat().st_gid)
+            Path(temporary.name).replace(target)
+        except BaseException:
+            Path(temporary.name).unlink(missing_ok=True)
+            raise
+
+
+def level_keyring(path: Path, revoked: Revoked, now_s: int, period_s: int) -> Keyring:
+    """Take revoked keys out of the ring, and have a fresh key seal when the current one is old enough.
+
+    Raises `KeyringError`, `OSError`.
+    """
+    with _alone(path):
+        before = ring = Keyring.load(path)
+        for kid in revoked.key.keys() & ring.keys.keys():
+            ring = ring.without(kid)
+        if now_s - ring.current_since >= period_s:
+            ring = ring.rotated()
+        if ring != before:
+            ring.save(path)
+            log.info("keys changed", current=ring.current, accepted=len(ring.keys))
+    return ring
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Whoever changes the ring has read what it changes."""
+    with path.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def level(db: Database, settings: ApiSettings) -> None:
+    """Make both files say what is so now. Raises `KeyringError`, `OSError`, `DatabaseUnavailable`."""
+    revoked = revocations.revoked(db)
+    level_keyring(settings.keyring, revoked, int(time.time()), settings.key_rotation_h * 3600)
+    write_revoked(settings.keyring, revoked)
+
+
+class AccessFilesThread:
+    """Keeps both level until it is stopped. What goes wrong is logged, and tried again."""
+
+    def __init__(self, db: Database, settings: ApiSettings) -> None:
+        self._db = db
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="access-files", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; takes at most `_JOIN_S`. The files stay: nginx goes on without us."""
+        self._stopping.set()
+        self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                level(self._db, self._settings)
+            except (OSError, KeyringError, DatabaseUnavailable) as error:
+                log.warning("access files are not level", error=str(error))
+            self._stopping.wait(LEVEL_EVERY_S)
