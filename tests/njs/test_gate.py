@@ -45,6 +45,8 @@ def ask() -> Iterator[Ask]:
             into.flush()
             return json.loads(out.readline())
 
+        # Node is there when this is answered: no example waits for it.
+        question("claims", "isUpstream", "", "0.0.0.0/0", "1-65535")
         yield question
         into.close()
 
