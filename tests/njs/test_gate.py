@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.access_token import AccessClaims, Keyring, TokenRefusedError, open_token, seal
@@ -85,6 +85,7 @@ def test_the_tables_written_in_javascript_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@settings(deadline=None)
 @given(given_claims=claims, use=uses)
 def test_what_python_seals_the_gate_opens(ask: Ask, given_claims: AccessClaims, use: Any) -> None:
     """A link made by the control plane opens in nginx, with the same claims, found good."""
@@ -97,6 +98,7 @@ def test_what_python_seals_the_gate_opens(ask: Ask, given_claims: AccessClaims, 
     assert ask("claims", "problem", opened["claims"], given_claims.pod, NOW, networks, "1-65535") == ""
 
 
+@settings(deadline=None)
 @given(given_claims=claims, use=uses)
 def test_what_the_gate_seals_python_opens(ask: Ask, given_claims: AccessClaims, use: Any) -> None:
     """A cookie made by nginx opens in the control plane, with the same claims."""
@@ -105,6 +107,7 @@ def test_what_the_gate_seals_python_opens(ask: Ask, given_claims: AccessClaims, 
     assert open_token(text, KEYRING, use, given_claims.pod, NOW) == given_claims
 
 
+@settings(deadline=None)
 @given(given_claims=claims, use=uses, data=st.data())
 def test_a_changed_token_opens_nowhere(
     ask: Ask, given_claims: AccessClaims, use: Any, data: st.DataObject
@@ -122,6 +125,7 @@ def test_a_changed_token_opens_nowhere(
         open_token(changed, KEYRING, use, given_claims.pod, NOW)
 
 
+@settings(deadline=None)
 @given(given_claims=claims, use=uses, pod=identifiers)
 def test_a_token_is_good_for_its_use_and_pod_only(
     ask: Ask, given_claims: AccessClaims, use: Any, pod: str
@@ -146,6 +150,7 @@ near_upstreams = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(upstream=near_upstreams)
 def test_both_halves_read_upstreams_alike(ask: Ask, upstream: str) -> None:
     """What may be sealed as an upstream is exactly what the gate takes for one."""
@@ -158,6 +163,7 @@ def test_both_halves_read_upstreams_alike(ask: Ask, upstream: str) -> None:
     assert ask("claims", "isUpstream", upstream, "0.0.0.0/0", "1-65535") is sealed
 
 
+@settings(deadline=None)
 @given(address=st.ip_addresses(v=4), around=st.ip_addresses(v=4), bits=st.integers(0, 32), data=st.data())
 def test_networks_hold_what_they_hold(
     ask: Ask, address: ipaddress.IPv4Address, around: ipaddress.IPv4Address, bits: int, data: st.DataObject
@@ -169,6 +175,7 @@ def test_networks_hold_what_they_hold(
     assert ask("claims", "isUpstream", f"{tried}:8080", str(network), "8080-8080") is (tried in network)
 
 
+@settings(deadline=None)
 @given(
     found=st.lists(st.tuples(st.sampled_from(Kind), NAMES, st.integers(0, 3)), max_size=6),
     pod=NAMES,
@@ -194,6 +201,7 @@ def test_both_halves_know_what_is_revoked(
     assert Revoked.read(revoked.text()) == revoked
 
 
+@settings(deadline=None)
 @given(header=st.lists(cookies, max_size=8).map(";".join))
 def test_a_pod_sees_one_session_and_nothing_of_ours(ask: Ask, header: str) -> None:
     """Whatever cookies come: the injected session is first and the only one; applications' own stay."""
@@ -207,6 +215,7 @@ def test_a_pod_sees_one_session_and_nothing_of_ours(ask: Ask, header: str) -> No
     assert sent[1:] == [pair for pair in came if pair.find("=") > 0 and not pair.lower().startswith(reserved)]
 
 
+@settings(deadline=None)
 @given(base=st.sampled_from(["/", "/pods/pod-a/"]), uri=st.text("/.%2fFpodsab-?=&\\", max_size=30))
 def test_a_target_is_the_raw_path_or_nothing(ask: Ask, base: str, uri: str) -> None:
     """The path for the pod is what came, less the base: never decoded, merged or resolved."""

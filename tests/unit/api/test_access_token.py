@@ -139,5 +139,9 @@ def test_the_file_is_the_one_that_nginx_reads(tmp_path: Path) -> None:
     """`current`, since when, and `keys`, each key 32 bytes in base64url: docs/access.md."""
     Keyring("k1", {"k1": b"\xff" * 32}, 7).save(tmp_path / "keyring.json")
 
-    expected = {"current": "k1", "current_since": 7, "keys": {"k1": "__________________________________________8"}}
+    expected = {
+        "current": "k1",
+        "current_since": 7,
+        "keys": {"k1": "__________________________________________8"},
+    }
     assert json.loads((tmp_path / "keyring.json").read_text()) == expected
