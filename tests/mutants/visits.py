@@ -60,8 +60,8 @@ VISIT_MUTANTS: tuple[Mutant, ...] = (
         "a public port opens its neighbours",
         "LAW 17",
         "nginx_njs/gate.js",
-        "return opened.reason || !opened.claims.scope.endsWith(`:${port}`) ? null : opened.claims;",
-        "return opened.reason ? null : opened.claims;",
+        "return opened.reason || !opened.claims.scope.endsWith(`:${port}`) ? null : opened;",
+        "return opened.reason ? null : opened;",
         (f"{_PORTS}::test_a_file_says_nothing_of_another_port_or_pod",),
     ),
     Mutant(
