@@ -16,10 +16,12 @@ import structlog
 from node_agent import labels
 from node_agent.chore_kinds import HANDLERS
 from node_agent.chores import ChoreRunner
+from node_agent.copies import copy_handlers
 from node_agent.errors import StepError, TakenBack
 from node_agent.executor import Executor
 from node_agent.facts import find_facts, store_facts, unknown_facts
 from node_agent.fencer import Fencer
+from node_agent.freezer import FROZEN, Freezer
 from node_agent.gateway_client import Gateway, GatewayError
 from node_agent.parts import Parts
 from node_agent.removal import sweep_all
@@ -58,7 +60,7 @@ class Agent:
         self._results = Results()
         self.chores = ChoreRunner(
             parts.archives.store,
-            HANDLERS,
+            {**HANDLERS, **copy_handlers(parts)},
             at_once_max=settings.chores_at_once,
             bytes_per_s_max=settings.chore_bytes_per_s,
             changed=self.report_soon,
@@ -285,6 +287,7 @@ class Agent:
         if self._adopted:
             return
         try:
+            Freezer(self._parts.runtime, self._parts.settings.data_dir / FROZEN).thaw()
             swept = sweep_all(self._parts)
             sight = self._parts.runtime.look()
             self._parts.journal.see_all(_epochs(sight))

@@ -131,6 +131,12 @@ class Archives:
 
             restore_archive(self._store, manifest, target, meanwhile=remember, progress=note)
 
+    def same_tree(self, base: ArchiveSource, made: ArchiveMade) -> bool:
+        """Whether an archive came out as its base is: nothing had changed."""
+        with _told("compare archives"):
+            before = read_manifest(self._store, base.manifest_key, base.manifest_digest)
+            return before.blobs == read_manifest(self._store, made.manifest_key, made.manifest_digest).blobs
+
     def image_id_of(self, source: ArchiveSource) -> str | None:
         """The id of the image that an archived pod's changes lie on."""
         with _told("read the archive's manifest"):

@@ -191,6 +191,11 @@ class DockerRuntime:
         with translated(f"start container {container_id[:12]}"):
             self._client().start(container_id)
 
+    def pause(self, container_id: str) -> None:
+        """Hold a container."""
+        with translated(f"pause container {container_id[:12]}"):
+            self._client().pause(container_id)
+
     def unpause(self, container_id: str) -> None:
         """Let a paused container go on."""
         with translated(f"unpause container {container_id[:12]}"):

@@ -280,6 +280,9 @@ class Runtime(Protocol):
     def start(self, container_id: str) -> None:
         """Start; running already is success."""
 
+    def pause(self, container_id: str) -> None:
+        """Hold all processes of a running container; paused already is success."""
+
     def unpause(self, container_id: str) -> None:
         """Let a paused container go on."""
 

@@ -7,6 +7,7 @@ import structlog
 from reconciler.retention import DAY, Keep, Kept, retained
 from reconciler.tick import Leading
 from state.chores import prune, take_back_lost
+from state.copies import make_checkpoints, make_recoveries
 from state.database import Connection, Database
 from state.leader import assert_leading
 from state.model import Limits
@@ -26,6 +27,8 @@ SWEEPS_AT_ONCE_MAX = 20
 # An archive that was found damaged is read again this often: it may have been put right.
 SUSPECT_SCRUB_EVERY = timedelta(days=1)
 SCRUBS_OPEN_MAX = 20
+# Copies that one look may ask for.
+COPIES_AT_ONCE_MAX = 50
 
 log = structlog.get_logger(__name__)
 
@@ -80,5 +83,8 @@ def attend_chores(db: Database, limits: Limits, leading: Leading) -> None:
         make_tidy(connection, limits, TIDY_EVERY)
         make_due_sweeps(connection, limits, SWEEPS_AT_ONCE_MAX)
         make_due_scrubs(connection, limits.scrub_every, SUSPECT_SCRUB_EVERY, SCRUBS_OPEN_MAX)
+        make_recoveries(connection, COPIES_AT_ONCE_MAX)
+        if limits.checkpoint_every:
+            make_checkpoints(connection, limits.checkpoint_every, COPIES_AT_ONCE_MAX)
     if lost:
         log.warning("chores_taken_back", count=lost)

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         _DEFAULTS.failover_after,
         "How long its node must be silent before such a pod goes on elsewhere.",
     )
+    checkpoint_every: float = Field(
+        _DEFAULTS.checkpoint_every.total_seconds(),
+        ge=0,
+        description="How often running pods are saved, if something changed; 0: never. Seconds.",
+    )
     archive_grace: float = _seconds(
         _DEFAULTS.archive_grace, "How long a container is kept after it was archived."
     )
@@ -155,6 +160,7 @@ class Settings(BaseSettings):
             silent_share_max=self.silent_share_max,
             self_fence_after=timedelta(seconds=self.self_fence_after),
             failover_after=timedelta(seconds=self.failover_after),
+            checkpoint_every=timedelta(seconds=self.checkpoint_every),
             archive_grace=timedelta(seconds=self.archive_grace),
             backoff_first=timedelta(seconds=self.backoff_first),
             backoff_max=timedelta(seconds=self.backoff_max),

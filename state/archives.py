@@ -15,9 +15,10 @@ from state.wire import ArchiveMade
 
 _COMMIT = """
     INSERT INTO archive (id, target_kind, target_id, number, epoch, attempt, node_id, manifest_key,
-                         manifest_digest, fingerprint, size_bytes, image_id, notices)
+                         manifest_digest, fingerprint, size_bytes, image_id, notices, live)
     SELECT %(id)s, %(target_kind)s, %(target)s, %(number)s, pl.epoch, %(attempt)s, pl.node_id,
-           %(manifest_key)s, %(manifest_digest)s, %(fingerprint)s, %(size_bytes)s, %(image_id)s, %(notices)s
+           %(manifest_key)s, %(manifest_digest)s, %(fingerprint)s, %(size_bytes)s, %(image_id)s, %(notices)s,
+           %(live)s
       FROM placement pl
       JOIN workspace w ON w.id = pl.workspace_id AND w.epoch = pl.epoch
      WHERE pl.workspace_id = %(workspace_id)s AND pl.node_id = %(node_id)s AND pl.epoch = %(epoch)s
@@ -33,7 +34,7 @@ _POINT = {
 }
 
 
-def commit_archive(conn: Connection, action: Row, made: ArchiveMade) -> str | None:
+def commit_archive(conn: Connection, action: Row, made: ArchiveMade, *, live: bool = False) -> str | None:
     """Make what `action` saved the newest archive of its target; its id, or None when it came too late.
 
     The caller holds the workspace's row lock.
@@ -53,6 +54,7 @@ def commit_archive(conn: Connection, action: Row, made: ArchiveMade) -> str | No
         "size_bytes": made.size_bytes,
         "image_id": made.image_id,
         "notices": Jsonb(list(made.notices)),
+        "live": live,
     }
     if conn.execute(_COMMIT, arguments).fetchone() is None:
         return None

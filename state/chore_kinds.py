@@ -6,6 +6,7 @@ The one place where kinds are put together.
 from collections.abc import Mapping
 
 from state.chores import Applies
+from state.copies import COPY_APPLIES
 from state.scrubs import SCRUB, SCRUB_APPLIES
 from state.sweeps import SWEEP, SWEEP_APPLIES, TIDY, TIDY_APPLIES
 
@@ -13,4 +14,5 @@ APPLIES: Mapping[str, Applies] = {
     SCRUB: SCRUB_APPLIES,
     SWEEP: SWEEP_APPLIES,
     TIDY: TIDY_APPLIES,
+    **COPY_APPLIES,
 }

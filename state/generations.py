@@ -30,7 +30,8 @@ SUSPECTS_PER_HOUR_MAX = 10
 DAMAGE_CODES = frozenset({"archive_corrupt", "restore_corrupt"})
 
 _LIST = """
-    SELECT a.id, a.target_kind, a.target_id, a.number, a.committed_at, a.size_bytes, a.live, a.notices,
+    SELECT a.id, a.target_kind, a.target_id, a.number, a.committed_at, a.size_bytes, a.live, a.recovered,
+           a.notices,
            a.suspect_at, a.suspect_reason, a.whole_at, a.retired_at, a.node_id,
            coalesce(a.id IN (p.archive_id, w.archive_id), false) AS current
       FROM pod p JOIN workspace w ON w.id = p.workspace_id
@@ -51,6 +52,7 @@ _ARCHIVE = """
 _MATCHING = """
     SELECT id, number, retired_at, suspect_at, suspect_reason FROM archive
      WHERE target_kind = 'workspace' AND target_id = %(target)s AND retired_at IS NULL AND suspect_at IS NULL
+       AND (NOT recovered OR epoch = %(epoch)s)
      ORDER BY (epoch = %(epoch)s AND committed_at >= %(at)s) DESC,
               abs(extract(epoch FROM committed_at - %(at)s)) LIMIT 1
 """
@@ -106,7 +108,7 @@ _SUSPECTS_LATELY = "SELECT count(*) AS n FROM archive WHERE suspect_at > now() -
 _EARLIER = """
     SELECT id, number, committed_at FROM archive
      WHERE target_kind = %(kind)s AND target_id = %(target)s AND number < %(number)s
-       AND retired_at IS NULL AND suspect_at IS NULL
+       AND retired_at IS NULL AND suspect_at IS NULL AND NOT recovered
      ORDER BY number DESC LIMIT 1
 """
 _MOVE = {
@@ -132,6 +134,7 @@ class Generation:
     committed_at: datetime
     size_bytes: int
     live: bool
+    recovered: bool
     notices: list[str]
     suspect_at: datetime | None
     suspect_reason: str | None

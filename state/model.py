@@ -294,6 +294,8 @@ class Limits:
     self_fence_after: timedelta = timedelta(seconds=60)
     # ... and goes on elsewhere after this long: a stop's grace, and clocks of different speed, lie between.
     failover_after: timedelta = timedelta(seconds=120)
+    # Running pods are saved this often, if something changed; zero: never.
+    checkpoint_every: timedelta = timedelta(minutes=15)
     archive_grace: timedelta = timedelta(seconds=5)
     backoff_first: timedelta = timedelta(seconds=1)
     backoff_max: timedelta = timedelta(minutes=5)

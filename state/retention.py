@@ -16,7 +16,8 @@ _DUE = """
     SELECT kind, id FROM store_target WHERE check_at <= now() ORDER BY check_at, kind, id LIMIT %(limit)s
        FOR UPDATE SKIP LOCKED
 """
-# Pinned: what a live row points at, what somebody wishes to go back to, what a step under way reads.
+# Pinned: what a live row points at, what somebody wishes to go back to, what a step under way reads, and what
+# was recovered lately: whoever misses something needs time to notice.
 _ARCHIVES = """
     SELECT a.id, a.target_kind, a.target_id, a.number, a.committed_at, a.suspect_at IS NOT NULL AS suspect,
            (EXISTS (SELECT 1 FROM pod p WHERE p.id = a.target_id AND p.archive_id = a.id)
@@ -26,6 +27,7 @@ _ARCHIVES = """
                           AND a.manifest_key IN (x.step #>> '{archive,manifest_key}',
                                                  x.step #>> '{base,manifest_key}',
                                                  x.step #>> '{proof,manifest_key}'))
+            OR a.recovered AND a.committed_at > now() - interval '90 days'
            ) AS pinned
       FROM archive a JOIN unnest(%(kinds)s::text[], %(ids)s::text[]) AS t(kind, id)
            ON t.kind = a.target_kind AND t.id = a.target_id

@@ -353,6 +353,7 @@ class ArchiveRow(SQLModel, table=True):
     suspect_at: datetime | None = of(RECONCILER, TIME, null=True)
     suspect_reason: str | None = of(RECONCILER, Text, null=True)
     whole_at: datetime = of(RECONCILER, TIME, default="now()")
+    recovered: bool = of(IDENTITY, Boolean, default="false")  # of a placement that was over: see state.copies
 
 
 class EventRow(SQLModel, table=True):

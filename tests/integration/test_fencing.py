@@ -1,6 +1,5 @@
 """Zombies on real parts: agents that are paused past their lease, and nodes that lose their control plane."""
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,16 +10,17 @@ from node_agent import labels
 from state import nodes
 from state.database import Database
 from state.model import Desired
-from tests.support.site import Site, two_nodes, until
+from tests.support.site import Site, age_lease, two_nodes, until
 
-SILENT_S, FENCE_S, IN_FLIGHT_S = 3, 2, 1
+SILENT_S, FENCE_S = 3, 2
+QUICK = {"CODEPODS_AGENT_SYNC_WAIT_S": "1"}
 
 
 @pytest.fixture
 def site(tmp_path: Path, db: Database, database_url: str) -> Iterator[Site]:
     """Two nodes under a reconciler that is quick to call a node silent."""
     settings = {"node_silent_after": SILENT_S, "self_fence_after": FENCE_S, "failover_after": FENCE_S + 30}
-    with two_nodes(db, database_url, tmp_path, **settings) as made:
+    with two_nodes(db, database_url, tmp_path, QUICK, **settings) as made:
         yield made
 
 
@@ -34,15 +34,6 @@ def saved(site: Site) -> str:
     site.want(pod_id, Desired.RUNNING)
     site.until_is(pod_id, "running")
     return pod_id
-
-
-def age_lease(db: Database, node_id: str, silence: timedelta) -> None:
-    """As if the node had been silent for that long already: nobody wants to wait for it here."""
-    time.sleep(IN_FLIGHT_S)  # what it sent before it was paused must have been taken in
-    with db.transaction() as conn:
-        conn.execute(
-            "UPDATE node_lease SET last_seen_at = last_seen_at - %s WHERE node_id = %s", (silence, node_id)
-        )
 
 
 def test_an_agent_paused_in_mid_upload_past_its_lease_does_no_harm(site: Site) -> None:

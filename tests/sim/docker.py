@@ -298,6 +298,10 @@ class SimDocker:
         found.answers_at_s = self.scheduler.now_s + IDE_STARTS_S
         self._did("start", found)
 
+    def pause(self, container_id: str) -> None:
+        """See Runtime."""
+        self.call("pause", lambda: None)
+
     def unpause(self, container_id: str) -> None:
         """See Runtime."""
         self.call("unpause", lambda: None)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from node_agent import labels
@@ -18,6 +19,7 @@ from tests.support.reconciler_process import ReconcilerProcess, reconciler_proce
 
 SETTLED_WITHIN_S = 90
 LOOK_EVERY_S = 0.05
+IN_FLIGHT_S = 1.0
 
 
 @dataclass
@@ -137,3 +139,12 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(LOOK_EVERY_S)
+
+
+def age_lease(db: Database, node_id: str, silence: timedelta) -> None:
+    """As if the node had been silent for that long already: nobody wants to wait for it here."""
+    time.sleep(IN_FLIGHT_S)  # what it sent before it was paused must have been taken in
+    with db.transaction() as conn:
+        conn.execute(
+            "UPDATE node_lease SET last_seen_at = last_seen_at - %s WHERE node_id = %s", (silence, node_id)
+        )

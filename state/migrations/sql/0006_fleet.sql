@@ -6,6 +6,9 @@ ALTER TABLE node ADD CONSTRAINT node_lost_reason_goes_with_lost_at CHECK ((lost_
 ALTER TABLE node ADD CONSTRAINT node_lost_reason_is_at_most_500_characters CHECK (length(lost_reason) <= 500);
 ALTER TABLE pod_observed ADD COLUMN self_fence_s integer;
 
+-- What a node still had of a placement that was over: nothing points at it by itself.
+ALTER TABLE archive ADD COLUMN recovered boolean DEFAULT false NOT NULL;
+
 -- A declaration holds until the node is heard again: whoever is back is not lost.
 CREATE OR REPLACE VIEW node_status AS
 SELECT
