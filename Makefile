@@ -1,6 +1,6 @@
 # Thin targets over compose/install.sh, podctl and the test runner. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down clean test check soak image psql chaos
+.PHONY: help up down clean test check mutants soak image psql chaos
 
 PYTHON := .venv/bin/python
 PODCTL := .venv/bin/podctl
@@ -34,9 +34,13 @@ check: ## Run the fast gate: format, lint, types, import contracts, unit and pro
 	@compose/install.sh --for-check
 	@$(PYTHON) -m tests.run --fast
 
-soak: ## Simulate fleets under faults with new seeds until Ctrl-C (SEEDS=n: so many)
+mutants: ## Break the programs on purpose: what the simulation catches, and after how many steps
 	@compose/install.sh --for-check
-	@$(PYTHON) -m tests.sim --seed "$$(date +%s)" --seeds $(or $(SEEDS),0)
+	@$(PYTHON) -m tests.mutants.hunting
+
+soak: ## Simulate fleets under faults with new seeds until Ctrl-C (STEPS=n or SEEDS=n: so many)
+	@compose/install.sh --for-check
+	@$(PYTHON) -m tests.sim --seed "$$(date +%s)" --seeds $(or $(SEEDS),0) --until $(or $(STEPS),0)
 
 chaos: ## Kill, pause and restart the real parts at random for ROUNDS=n rounds (50), through every failpoint first
 	@compose/install.sh --with-tests

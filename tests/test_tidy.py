@@ -15,6 +15,7 @@ from node_agent.settings import Settings as AgentSettings
 from reconciler.settings import Settings as ReconcilerSettings
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.runner import Mutant, mutated
+from tests.mutants.sim import SIM_MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTION_LINES_MAX = 70
@@ -185,7 +186,7 @@ def test_every_package_is_listed() -> None:
     assert there == listed
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *SIM_MUTANTS], ids=lambda mutant: mutant.name)
 def test_mutants_fit_the_code(mutant: Mutant) -> None:
     """One that fits no more guards nothing; better known here than at the end of the whole suite."""
     assert mutated((ROOT / mutant.file).read_text(), mutant)

@@ -4,7 +4,8 @@ python -m tests.sim                       200 seeds
 python -m tests.sim --seeds 5000          as many as you like; 0 goes on until Ctrl-C
 python -m tests.sim --seed 42 --trace     one seed, with everything that happens in it
 python -m tests.sim --replay FILE         a saved schedule; ends with 0 if it does what FILE expects
-python -m tests.sim --table               every crash point, and pairs of them
+python -m tests.sim --table               every crash point, and pairs of them; who is delayed by whom
+python -m tests.sim --seeds 0 --until N   new seeds until so many steps are done
 python -m tests.sim --seed 42 --save FILE makes a failing seed small, and saves it
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from tests.sim.campaign import STEPS_PER_RUN, Totals, campaign, schedule_of, shrunk
 from tests.sim.crash_table import crash_table
 from tests.sim.fleet import Outcome, run
+from tests.sim.isolation import DELAY_S_MAX, isolation_table
 from tests.sim.schedule import Schedule
 
 TELL_EVERY_S = 10.0
@@ -54,10 +56,13 @@ def _table() -> int:
         print(f"{row.scenario:8} {counted}:")
         print(*(row.failures or ("all converged, nothing lost",)), sep="\n")
         failed += len(row.failures)
+    for line in isolation_table():
+        print(f"{line.trouble:24} others waited {line.beside_s:6.2f} s, without it {line.alone_s:6.2f} s")
+        failed += line.delayed_s > DELAY_S_MAX
     return 1 if failed else 0
 
 
-def _campaign(first: int, count: int, steps: int) -> int:
+def _campaign(first: int, count: int, steps: int, until: int) -> int:
     seeds = range(first, first + count) if count else itertools.count(first)
     totals, told_at = Totals(), time.monotonic()
     try:
@@ -67,6 +72,8 @@ def _campaign(first: int, count: int, steps: int) -> int:
             if time.monotonic() - told_at > TELL_EVERY_S:
                 told_at = time.monotonic()
                 print(*totals.lines(), sep="\n", flush=True)
+            if 0 < until <= totals.steps:
+                break
     except KeyboardInterrupt:
         print("stopped")
     print(*totals.lines(), sep="\n")
@@ -80,6 +87,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play this seed only, or with --seeds begin with it")
     parser.add_argument("--seeds", type=int, help="how many seeds; 0 goes on until stopped")
     parser.add_argument("--steps", type=int, default=STEPS_PER_RUN, help="of the phase with faults")
+    parser.add_argument("--until", type=int, default=0, metavar="STEPS", help="stop after so many steps")
     parser.add_argument("--save", type=Path, metavar="FILE", help="make a failing seed small and save it")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--table", action="store_true", help="exhaust the crash points")
@@ -92,7 +100,8 @@ def main() -> int:
         return _save(schedule_of(asked.seed, asked.steps), asked.save)
     if asked.seed is not None and asked.seeds is None:
         return _replay(schedule_of(asked.seed, asked.steps), trace=asked.trace)
-    return _campaign(asked.seed or 0, 200 if asked.seeds is None else asked.seeds, asked.steps)
+    seeds = 200 if asked.seeds is None else asked.seeds
+    return _campaign(asked.seed or 0, seeds, asked.steps, asked.until)
 
 
 if __name__ == "__main__":

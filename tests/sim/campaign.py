@@ -67,12 +67,13 @@ class Totals:
         did = (
             f"{self.seeds} seeds, {self.steps} steps, {self.faults.total()} faults, {self.mutations} changes"
         )
-        found = f"{self.checks.total()} checks, {len(self.violations)} violations, {rate:.0f} steps/s"
+        kinds = len(self.checks)
+        found = f"{kinds} invariants checked {self.checks.total()} times, {len(self.violations)} violations"
         return [
             f"faults   {_listed(self.faults)}",
             f"checked  {_listed(self.checks)}",
             f"reached  {_listed(Counter({mark: self.marks[mark] for mark in MARKS}))}",
-            f"{did}, {found}",
+            f"{did}, {found}, {rate:.0f} steps/s",
         ]
 
 

@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from node_agent.labels import EPOCH, WORKSPACE
-from state.backoff import delay
 from state.model import WITHDRAWING_VERBS, Desired, Limits, Observed, Verb
 from state.plan import Place, Plan, PlannedStep, Release
 from state.transitions import TRANSITIONS, Cause
@@ -18,6 +17,8 @@ _UP = (Observed.RUNNING, Observed.STARTING, Observed.FAILED)
 _HELD = (*_UP, Observed.STOPPING, Observed.STOPPED, Observed.ARCHIVING)
 # The shortest wait after a failure is half of what its back-off says: the rest is jitter.
 JITTER_SHARE = 0.5
+FIRST_RETRY_S = 1.0
+RETRY_S_MAX = 300.0
 
 
 class Conduct(Watch):
@@ -149,7 +150,8 @@ class Conduct(Watch):
         self._truth.checks["I7"] += 1
         count, generation, at_s = self._failed.get(step.target, (0, step.generation, 0.0))
         if count and generation == step.generation and at_s >= self._wished_s(step.target):
-            least_s = delay(count, self._limits, 0.0).total_seconds() * JITTER_SHARE
+            full_s = min(FIRST_RETRY_S * 2 ** min(count - 1, 20), RETRY_S_MAX)
+            least_s = full_s * JITTER_SHARE
             waited_s = self._truth.now_s - at_s
             if waited_s < least_s - 1e-6:
                 raise Violation(

@@ -72,7 +72,7 @@ class Rest:
     def amiss(self) -> str | None:
         """The first pod that is not as wished, by what is on the nodes and in the store."""
         for pod in self._db.pods.values():
-            if not self._is_as_wished(pod):
+            if not self.is_as_wished(pod):
                 here = [(d.node_id, c.id, c.status) for d, c in self._truth.containers(pod.id)]
                 return f"{pod.id} is wished {pod.desired}; there is {here}; {pod.reason}"
         for node in self._db.nodes.values():
@@ -97,7 +97,8 @@ class Rest:
             if docker.node_id == placement.node_id and int(found.labels[EPOCH]) == placement.epoch
         ]
 
-    def _is_as_wished(self, pod: PodRow) -> bool:
+    def is_as_wished(self, pod: PodRow) -> bool:
+        """By what is on the nodes."""
         live, written = self._live(pod), self._truth.written[pod.id]
         running = [found for _, found in self._truth.containers(pod.id) if found.status is Status.RUNNING]
         if pod.desired is Desired.RUNNING:

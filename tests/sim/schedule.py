@@ -12,6 +12,7 @@ from random import Random
 
 from state.model import Desired
 
+ROOT_OF_REGRESSIONS = Path(__file__).resolve().parents[1] / "regressions"
 NODES = ("node-0", "node-1", "node-2")
 WORKSPACES = ("w-0", "w-1", "w-2")
 PODS = ("p-0-0", "p-0-1", "p-1-0", "p-2-0")

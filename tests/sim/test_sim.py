@@ -13,6 +13,7 @@ from state.model import Desired
 from tests.sim.campaign import Totals, campaign
 from tests.sim.crash_table import SCENARIOS, crash_table
 from tests.sim.fleet import run
+from tests.sim.isolation import DELAY_S_MAX, TROUBLES, isolation_table
 from tests.sim.schedule import (
     ANY_EFFECT,
     CALL_FAULTS,
@@ -104,6 +105,14 @@ def test_every_crash_point_of_the_small_spaces_converges() -> None:
 
     assert [row.failures for row in rows] == [()] * len(SCENARIOS)
     assert all(row.crash_points == 2 * row.effects > 0 for row in rows)
+
+
+def test_one_bad_thing_delays_nobody_else() -> None:
+    """A black hole, a slow engine, a full disk, a crash loop, an unreadable row: others hardly notice."""
+    rows = list(isolation_table())
+
+    assert len(rows) == len(TROUBLES)
+    assert {row.trouble: row.delayed_s for row in rows if row.delayed_s > DELAY_S_MAX} == {}
 
 
 def test_same_seed_same_trace() -> None:

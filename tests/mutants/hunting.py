@@ -1,0 +1,74 @@
+"""`python -m tests.mutants.hunting [WORDS]`: deliberate bugs, and how soon the simulation catches each one.
+
+Prints the table: mutant, caught by, steps to catch. Exit code 1 if one survived the budget.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.mutants.runner import Mutant, copy_tree, mutated
+from tests.mutants.sim import SIM_MUTANTS, STEPS_MAX
+
+# No step budget ends a program that hangs.
+BUDGET_S_MAX = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The last line of the hunt, and whether it caught the mutant."""
+
+    mutant: Mutant
+    caught: bool
+    said: str
+
+
+def hunt_for(mutant: Mutant) -> Verdict:
+    """Plant the mutant in a copy of the tree, and simulate until something breaks."""
+    with tempfile.TemporaryDirectory(prefix="codepods-hunt-") as directory:
+        tree = Path(directory)
+        copy_tree(tree)
+        victim = tree / mutant.file
+        victim.write_text(mutated(victim.read_text(), mutant))
+        command = [sys.executable, "-m", "tests.sim.hunt", str(STEPS_MAX)]
+        try:
+            ended = subprocess.run(
+                command, cwd=tree, capture_output=True, text=True, timeout=BUDGET_S_MAX, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return Verdict(mutant, False, f"no verdict in {BUDGET_S_MAX} s")
+        said = (ended.stdout.strip() or ended.stderr.strip()).splitlines()
+        return Verdict(mutant, ended.returncode == 0, said[-1] if said else "nothing")
+
+
+def main() -> int:
+    """Hunt for every mutant whose name has the given words in it."""
+    wanted = " ".join(sys.argv[1:])
+    console = Console(width=150)
+    verdicts = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for verdict in pool.map(hunt_for, [mutant for mutant in SIM_MUTANTS if wanted in mutant.name]):
+            verdicts.append(verdict)
+            console.print(f"{verdict.mutant.law:7} {verdict.mutant.name}: {verdict.said}", highlight=False)
+    table = Table("mutant", "breaks", "caught by", "steps to catch")
+    for verdict in verdicts:
+        _, _, rest = verdict.said.partition("caught by ")
+        by, _, steps = rest.rpartition(" after ")
+        table.add_row(
+            verdict.mutant.name, verdict.mutant.law, by or "[red]survived[/red]", steps.removesuffix(" steps")
+        )
+    console.print(table)
+    survived = sum(not verdict.caught for verdict in verdicts)
+    console.print(f"{len(verdicts) - survived} caught, {survived} survived; budget {STEPS_MAX:,} steps each")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

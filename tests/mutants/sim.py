@@ -1,0 +1,257 @@
+"""Deliberate bugs for the simulation: the measure of its oracle. Each must be caught within the step budget.
+
+Those in the programs are production's; those in `tests/sim` break a rule that the database keeps, where the
+simulation's model of it stands for the SQL.
+"""
+
+from tests.mutants.runner import Mutant
+
+# Simulated steps, of which a core does thousands a second.
+STEPS_MAX = 300_000
+
+_STEPS = "node_agent/steps.py"
+_REMOVAL = "node_agent/removal.py"
+_PERFORM = "node_agent/perform.py"
+_REPORTING = "node_agent/reporting.py"
+_CLASSIFY = "reconciler/classify.py"
+_PLAN = "reconciler/plan.py"
+_DATABASE = "tests/sim/database.py"
+_INGEST = "tests/sim/ingest.py"
+
+
+def _bug(name: str, law: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(name, law, file, old, new, ())
+
+
+SIM_MUTANTS: tuple[Mutant, ...] = (
+    # ---- the agent ----
+    _bug(
+        "the epoch is not compared", "LAW 5", _STEPS, "    if action.epoch < highest_epoch:", "    if False:"
+    ),
+    _bug(
+        "removed though it changed since it was saved",
+        "LAW 8",
+        _REMOVAL,
+        "    if proof.fingerprint != fingerprint:",
+        "    if False:",
+    ),
+    _bug(
+        "removed without a look into the store",
+        "LAW 8",
+        _REMOVAL,
+        "        parts.archives.check(action, proof)\n        # Checking",
+        "        # Checking",
+    ),
+    _bug(
+        "whole containers are swept with the half-made ones",
+        "LAW 9",
+        _REMOVAL,
+        "    halves = [found for found in mine if labels.is_partial(found.name)]\n",
+        "    halves = [found for found in mine if not found.live]\n",
+    ),
+    _bug(
+        "what is being made is swept away",
+        "LAW 10",
+        "node_agent/survey.py",
+        "                if not alone:\n                    continue\n",
+        "",
+    ),
+    _bug(
+        "half-made things stay until the agent's next start",
+        "LAW 10",
+        "node_agent/survey.py",
+        "        self._sweep(sight, states)\n",
+        "",
+    ),
+    _bug(
+        "a half-made container is taken for the pod",
+        "LAW 10",
+        "node_agent/look.py",
+        "    whole = [found for found in mine if not labels.is_partial(found.name)]",
+        "    whole = mine",
+    ),
+    _bug(
+        "containers are known by their names",
+        "LAW 10",
+        "node_agent/look.py",
+        "    whole = [found for found in mine if not labels.is_partial(found.name)]",
+        '    whole = [f for f in mine if f.name == labels.container_name(action.pod_id or "", action.epoch)]',
+    ),
+    _bug(
+        "a volume is called whole before it is filled",
+        "LAW 10",
+        _PERFORM,
+        "host.mark(volume, VolumeState.HALF)",
+        "host.mark(volume, VolumeState.WHOLE)",
+    ),
+    _bug(
+        "answers are forgotten once they are accepted",
+        "LAW 10",
+        "node_agent/results.py",
+        "        if action_id in self._accepted:\n            self.add(self._accepted[action_id])\n",
+        "",
+    ),
+    _bug(
+        "no answer for what was taken back and is not here",
+        "LAW 11",
+        "node_agent/agent.py",
+        "            if action_id not in begun:\n                self._results.cancel(action_id)\n",
+        "            pass\n",
+    ),
+    _bug(
+        "what is taken back after it began is not answered for",
+        "LAW 11",
+        "node_agent/agent.py",
+        "            if result is None:\n                self._results.cancel(action.id)\n            else:",
+        "            if result is not None:",
+    ),
+    _bug(
+        "half-made containers are reported as pods",
+        "LAW 10",
+        _REPORTING,
+        "        if labels.is_partial(container.name):\n            continue\n",
+        "",
+    ),
+    _bug(
+        "a pod that is there and is asked for again is reported as being made",
+        "I5",
+        _REPORTING,
+        '_BETWEEN = {\n    "start_pod"',
+        '_BETWEEN = {\n    "create_pod": Observed.CREATING,\n    "start_pod"',
+    ),
+    _bug(
+        "stopping is said, and not done",
+        "LAW 7",
+        _STEPS,
+        "    return StopContainer(container.id) if container.live else Done()\n",
+        "    return Done()\n",
+    ),
+    _bug(
+        "an empty volume is made where there is an archive",
+        "LAW 8",
+        _PLAN,
+        "RestoreWorkspace(archive=source(archive)) if archive else CreateWorkspace()",
+        "CreateWorkspace()",
+    ),
+    # ---- the planner ----
+    _bug(
+        "a silent node is planned for as if it were there",
+        "LAW 6",
+        _CLASSIFY,
+        "    return now - heard > limits.node_silent_after",
+        "    return False",
+    ),
+    _bug(
+        "the breaker never opens",
+        "LAW 13",
+        _PLAN,
+        "        if self.breaker_open and verb in WITHDRAWING_VERBS:",
+        "        if False and verb in WITHDRAWING_VERBS:",
+    ),
+    _bug(
+        "any archive is taken for one of this container",
+        "LAW 8",
+        _CLASSIFY,
+        "        return pod.archive.fingerprint == pod.observed.fingerprint",
+        "        return True",
+    ),
+    _bug(
+        "a pod with an archive is made anew",
+        "LAW 8",
+        _CLASSIFY,
+        "        lambda f: f.must_exist and f.pod.archive is not None,",
+        "        lambda f: False,",
+    ),
+    _bug(
+        "no back-off",
+        "LAW 12",
+        _CLASSIFY,
+        "    if failure and failure.generation == generation and failure.retry_at > now:",
+        "    if False:",
+    ),
+    _bug(
+        "a back-off that does not grow",
+        "LAW 12",
+        "state/backoff.py",
+        "    exponent = min(max(count - 1, 0), _EXPONENT_MAX)",
+        "    exponent = 0",
+    ),
+    _bug(
+        "a step that is under way counts as done",
+        "I10",
+        "state/plan.py",
+        "        return self.condition is Condition.SETTLED",
+        "        return self.condition in (Condition.SETTLED, Condition.BUSY)",
+    ),
+    _bug(
+        "what runs counts as stopped",
+        "I10",
+        _CLASSIFY,
+        "        lambda f: _is_going(f) and f.state in _UP,",
+        "        lambda f: f.pod.desired is not Desired.STOPPED and _is_going(f) and f.state in _UP,",
+    ),
+    _bug(
+        "what starts counts as running",
+        "I10",
+        _CLASSIFY,
+        "        lambda f: f.pod.desired is Desired.RUNNING and f.state is Observed.RUNNING,",
+        "        lambda f: f.pod.desired is Desired.RUNNING,",
+    ),
+    _bug(
+        "a container of any placement stands for the pod",
+        "LAW 5",
+        "state/observed.py",
+        '    return (row["live_node_id"], row["live_epoch"]) == (known.node_id, epoch)',
+        "    return True",
+    ),
+    _bug(
+        "nobody is told of what vanished",
+        "I10",
+        "state/observed.py",
+        '    if held and row["open_verb"] != Verb.REMOVE_POD:',
+        "    if False:",
+    ),
+    # ---- the database's rules ----
+    _bug(
+        "what a node may be doing is closed when it is taken back",
+        "LAW 11",
+        _DATABASE,
+        "        if not row.sent:\n            self.close(row, ActionState.SUPERSEDED)",
+        "        self.close(row, ActionState.SUPERSEDED)",
+    ),
+    _bug(
+        "an archive of a placement that is over counts",
+        "LAW 5",
+        _DATABASE,
+        "        if workspace.placement != Placement(row.node_id, action.epoch) or",
+        "        if False and",
+    ),
+    _bug(
+        "the number of an attempt is used again",
+        "LAW 10",
+        _DATABASE,
+        "        attempt = self.attempts[step.target] = self.attempts.get(step.target, 0) + 1",
+        "        attempt = self.attempts[step.target] = 1",
+    ),
+    _bug(
+        "an older report is believed",
+        "LAW 11",
+        _INGEST,
+        "            return request.sequence > node.sequence",
+        "            return True",
+    ),
+    _bug(
+        "a former boot of an agent is believed",
+        "LAW 11",
+        _INGEST,
+        "        if request.boot_id in node.former_boots:\n            return False",
+        "        if False:\n            return False",
+    ),
+    _bug(
+        "a damaged archive is gone by for ever",
+        "LAW 8",
+        _INGEST,
+        "                self._db.leave_archive(row.action.target, owner)\n",
+        "",
+    ),
+)
