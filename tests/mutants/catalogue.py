@@ -127,6 +127,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/integration/test_proxy_revocation.py",),
     ),
     Mutant(
+        "who vanished is there for a quarter of an hour",
+        "LAW 15",
+        "compose/listeners.py",
+        "socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX",
+        "socket.TCP_USER_TIMEOUT, 0",
+        ("tests/integration/test_proxy_vanished.py",),
+    ),
+    Mutant(
         "a link for once opens again",
         "LAW 17",
         "nginx_njs/gate.js",

@@ -1,5 +1,6 @@
 """An HTTP and WebSocket server in place of a pod's IDE, which remembers all that reached it."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -64,8 +65,18 @@ class RecordingPod:
         self.seen.append(_seen(scope))
         await receive()
         await send({"type": "websocket.accept"})
+        if scope["path"].endswith("/talks"):
+            await _talk(receive, send)
+            return
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def _talk(receive: Any, send: Any) -> None:
+    """A word a second until the client is gone, as an IDE does that has something to tell."""
+    gone = asyncio.ensure_future(receive())
+    while not (await asyncio.wait([gone], timeout=1))[0]:
+        await send({"type": "websocket.send", "text": "tick"})
 
 
 def _seen(scope: Any, body: bytes = b"") -> Seen:
