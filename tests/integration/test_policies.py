@@ -199,6 +199,20 @@ def test_a_silent_node_says_nothing_of_its_pods(scene: Scene) -> None:
     assert scene.row["desired_state"] == "running"
 
 
+def test_while_most_nodes_are_silent_nothing_is_wished(scene: Scene) -> None:
+    """If everything looks dead we suspect ourselves (LAW 13): also pods of nodes that are heard run on."""
+    for node_id in ("node-2", "node-3"):
+        scene.control.join(node_id)
+    scene.say(connections=0, gone_for_s=301)
+    with scene.control.db.transaction() as conn:
+        conn.execute("UPDATE node_lease SET last_seen_at = now() - interval '60 s' WHERE node_id <> 'node-1'")
+    leading = scene.control.leading
+    scene.control.leading = type(leading)(leading.leadership, leading.since - timedelta(minutes=5))
+
+    assert scene.look().wishes == 0
+    assert scene.row["desired_state"] == "running"
+
+
 def test_a_pod_of_an_agent_that_says_nothing_runs_on(scene: Scene) -> None:
     """N-1: a node that does not tell of presence has no pod stopped for want of it."""
     assert scene.look().wishes == 0

@@ -3,6 +3,7 @@
 from tests.mutants.agent import AGENT_MUTANTS
 from tests.mutants.archives import ARCHIVE_MUTANTS
 from tests.mutants.control import CONTROL_MUTANTS
+from tests.mutants.lives import LIFE_MUTANTS
 from tests.mutants.runner import Mutant
 from tests.mutants.state import STATE_MUTANTS
 from tests.mutants.store import STORE_MUTANTS
@@ -220,4 +221,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *VISIT_MUTANTS,
     *CONTROL_MUTANTS,
     *STORE_MUTANTS,
+    *LIFE_MUTANTS,
 )

@@ -1,5 +1,6 @@
 """A real Chromium on a pod's link: what a learner does and sees."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,9 @@ _FLAGS = [
     "--disable-sync",
 ]
 WORKBENCH_TIMEOUT_MS = 60_000
-LOADS_MAX = 3
+LOADS_MAX = 8
+LOOK_EVERY_MS = 3_000
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 
 
 @contextmanager
@@ -65,7 +68,7 @@ def _loads(page: Page, url: str) -> bool:
     page.on("requestfailed", note)
     try:
         page.goto(url)
-        page.wait_for_selector(".monaco-workbench", timeout=WORKBENCH_TIMEOUT_MS)
+        _wait_unless_cut(page, ".monaco-workbench", failed)
         page.wait_for_selector(".explorer-folders-view .monaco-list-row", timeout=WORKBENCH_TIMEOUT_MS)
     except PlaywrightError as error:
         print(f"load cut: {error.message.splitlines()[0]}", *failed[:10], _text_of(page), sep="\n  ")
@@ -73,6 +76,19 @@ def _loads(page: Page, url: str) -> bool:
     finally:
         page.remove_listener("requestfailed", note)
     return True
+
+
+def _wait_unless_cut(page: Page, selector: str, failed: list[str]) -> None:
+    """As long as there is hope: a workbench whose scripts were given up never comes."""
+    deadline = time.monotonic() + WORKBENCH_TIMEOUT_MS / 1000
+    while True:
+        try:
+            page.wait_for_selector(selector, timeout=LOOK_EVERY_MS)
+        except PlaywrightError:
+            if any(NETWORK_CHANGED in line for line in failed) or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def _text_of(page: Page) -> str:
