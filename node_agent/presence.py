@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from node_agent.editor_files import EditorWord
-from state.presence_wire import PodPresence
+from state.presence_wire import COUNT_MAX, PodPresence
 
 # CPU is judged over this long: shorter spans take a garbage collection for work.
 CPU_WINDOW_S = 10.0
 CPU_WINDOW_S_MIN = 3.0
+# Of so many looks, most have to find a process that has a CPU or waits for one.
+RUNNABLE_LOOKS = 5
 # A job in a terminal that uses this much is at work; one that waits for a key is not.
 JOB_CPU_MILLIS = 10
 # A touch after this long without one is news that is told at once.
@@ -28,6 +30,7 @@ class Look:
     words: tuple[EditorWord, ...] = ()
     words_age_s: float | None = None  # since the newest touch that a window tells of
     jobs: int = 0
+    runnable: int = 0
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Tracker:
     busy_with: str = ""
     cpu_millis: int = 0
     _cpu: deque[tuple[float, int]] = field(default_factory=deque)
+    _runnable: deque[bool] = field(default_factory=lambda: deque(maxlen=RUNNABLE_LOOKS))
     _told: PodPresence | None = None
     _told_at_s: float = 0.0
 
@@ -70,7 +74,9 @@ class Tracker:
                 self._cpu.popleft()
             (from_s, from_ns), (to_s, to_ns) = self._cpu[0], self._cpu[-1]
             if to_s - from_s >= CPU_WINDOW_S_MIN:
-                self.cpu_millis = max(0, round((to_ns - from_ns) / (to_s - from_s) / 1e6))
+                used = round((to_ns - from_ns) / (to_s - from_s) / 1e6)
+                self.cpu_millis = min(max(0, used), COUNT_MAX)
+        self._runnable.append(look.runnable > 0)
         busy_with = self._work(look)
         if busy_with:
             self.busy_at_s, self.busy_with = look.at_s, busy_with
@@ -83,6 +89,8 @@ class Tracker:
             return f"a job in a terminal, {self.cpu_millis / 10:g} % of a CPU"
         if self.cpu_millis >= self.busy_cpu_millis:
             return f"{self.cpu_millis / 10:g} % of a CPU"
+        if 2 * sum(self._runnable) > RUNNABLE_LOOKS:
+            return f"processes that wait for a CPU, {self.cpu_millis / 10:g} % of one"
         return ""
 
     def tell(self, now_s: float) -> PodPresence | None:

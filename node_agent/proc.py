@@ -71,7 +71,11 @@ class Cgroup:
 
 
 def cgroup_of(pid: int, container_id: str, proc: Path = PROC, cgroups: Path = CGROUPS) -> Cgroup | None:
-    """The container's own cgroup: a first process may have put itself into one below."""
+    """The container's own cgroup: a first process may have put itself into one below.
+
+    None where the process is in none of the container's any more: one that is ending is counted at the root,
+    whose figures are the whole machine's.
+    """
     try:
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
@@ -79,19 +83,34 @@ def cgroup_of(pid: int, container_id: str, proc: Path = PROC, cgroups: Path = CG
     found = [line.split(":", 2) for line in lines if line.count(":") >= 2]
     for _, controllers, path in found:
         if "cpuacct" in controllers.split(","):
-            return Cgroup(_up_to(cgroups / "cpuacct" / path.lstrip("/"), container_id), 1)
+            return _named(cgroups / "cpuacct" / path.lstrip("/"), container_id, 1)
     unified = next((path for number, _, path in found if number == "0"), None)
-    return None if unified is None else Cgroup(_up_to(cgroups / unified.lstrip("/"), container_id), 2)
+    return None if unified is None else _named(cgroups / unified.lstrip("/"), container_id, 2)
 
 
-def _up_to(path: Path, container_id: str) -> Path:
+def _named(path: Path, container_id: str, version: int) -> Cgroup | None:
     named = [one for one in (path, *path.parents) if container_id in one.name]
-    return named[-1] if named else path
+    return Cgroup(named[-1], version) if named else None
 
 
-def foreground_jobs(pids: Iterable[int], proc: Path = PROC) -> int:
-    """Processes that run in the foreground of a terminal, shells at their prompts not counted."""
-    return sum(1 for pid in pids if _is_job(_stat(proc / str(pid) / "stat")))
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """What the processes of a pod do at one moment.
+
+    `jobs` run in the foreground of a terminal, shells at their prompts not counted; `runnable` have a CPU or
+    wait for one: on a crowded machine work may get so little CPU time that it looks like none.
+    """
+
+    jobs: int = 0
+    runnable: int = 0
+
+
+def processes(pids: Iterable[int], proc: Path = PROC) -> Processes:
+    """Look at these processes."""
+    stats = [_stat(proc / str(pid) / "stat") for pid in pids]
+    return Processes(
+        jobs=sum(1 for stat in stats if _is_job(stat)), runnable=sum(1 for stat in stats if stat[:1] == ["R"])
+    )
 
 
 def _stat(path: Path) -> list[str]:

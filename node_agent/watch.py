@@ -14,14 +14,12 @@ from node_agent import labels
 from node_agent.editor_files import Notice, read_words, write_notice
 from node_agent.parts import Parts
 from node_agent.presence import Look, Tracker, differs
-from node_agent.proc import cgroup_of, connections, foreground_jobs, modified_at
+from node_agent.proc import Processes, cgroup_of, connections, modified_at, processes
 from node_agent.reporting import parse_time
 from node_agent.runtime import IDE_PORT, Container, Sight, Status
 from state.presence_wire import PODS_PER_PRESENCE_MAX, PodPresence, PresenceDown, PresenceUp
 
 HEARTBEAT_FILE = ("home", "coder", ".local", "share", "code-server", "heartbeat")
-# Walking through a pod's processes costs most of a look, and jobs come and go slowly.
-JOBS_EVERY_LOOKS = 5
 
 log = structlog.get_logger(__name__)
 
@@ -41,13 +39,14 @@ class PresenceWatch:
         self._trackers: dict[_Start, Tracker] = {}
         self._asked: set[str] = set()
         self._notices: dict[_Start, str | None] = {}
-        self._looks = 0
 
     # ---- what the agent tells ------------------------------------------------------------------------------
 
     def show(self, sight: Sight) -> None:
         """What runs now."""
-        running = {(found.id, found.started_at): found for found in sight.containers if _is_watched(found)}
+        running = {
+            (found.id, found.started_at): found for found in sight.containers if self._is_watched(found)
+        }
         with self._lock:
             self._running = running
             self._trackers = {
@@ -56,6 +55,11 @@ class PresenceWatch:
                 if (made := self._tracker(container)) is not None
             }
             self._notices = {start: told for start, told in self._notices.items() if start in running}
+
+    def _is_watched(self, container: Container) -> bool:
+        """Not before its IDE has answered: until then it is we who connect to it, again and again."""
+        running = container.status is Status.RUNNING and container.pid is not None
+        return running and not labels.is_partial(container.name) and self._parts.ready.is_ready(container)
 
     def _tracker(self, container: Container) -> Tracker | None:
         started_at = parse_time(container.started_at)
@@ -138,41 +142,43 @@ class PresenceWatch:
         wanted = None if pod_ids is None else set(pod_ids)
         news = False
         with self._looking:
-            self._looks += wanted is None
             for _, container, tracker in self._watched():
                 if wanted is None or tracker.pod_id in wanted:
-                    before = tracker.tell(time.monotonic())
-                    tracker.see(self._look_at(container, tracker))
-                    news = news or _is_news(before, tracker.tell(time.monotonic()))
+                    news = self._surviving_look(container, tracker) or news
         return news
 
-    def _look_at(self, container: Container, tracker: Tracker) -> Look:
-        now_s, pid = time.time(), container.pid or 0
-        cgroup = cgroup_of(pid, container.id)
-        words = read_words(pid, now_s)
-        beat_s = modified_at(pid, *HEARTBEAT_FILE)
-        touched_s = max((word.active_at_ms / 1000 for word in words), default=None)
-        jobs = tracker.last.jobs if tracker.last else 0
-        if cgroup is not None and self._looks % JOBS_EVERY_LOOKS == 0:
-            jobs = foreground_jobs(cgroup.processes())
-        return Look(
-            at_s=time.monotonic(),
-            connections=connections(pid, IDE_PORT),
-            cpu_ns=cgroup.cpu_ns() if cgroup else None,
-            heartbeat_age_s=None if beat_s is None else max(0.0, now_s - beat_s),
-            words=words,
-            words_age_s=None if touched_s is None else max(0.0, now_s - touched_s),
-            jobs=jobs,
-        )
+    def _surviving_look(self, container: Container, tracker: Tracker) -> bool:
+        """Whether it brought news; what is wrong with one pod must not hide the others (LAW 12)."""
+        try:
+            before = tracker.tell(time.monotonic())
+            tracker.see(_look_at(container))
+            return _is_news(before, tracker.tell(time.monotonic()))
+        except Exception:  # the pod is unknown then, which stops nothing
+            log.exception("presence.look_broke", pod=tracker.pod_id)
+            return False
 
     def _watched(self) -> list[tuple[_Start, Container, Tracker]]:
         with self._lock:
             return [(start, self._running[start], tracker) for start, tracker in self._trackers.items()]
 
 
-def _is_watched(container: Container) -> bool:
-    running = container.status is Status.RUNNING and container.pid is not None
-    return running and not labels.is_partial(container.name)
+def _look_at(container: Container) -> Look:
+    now_s, pid = time.time(), container.pid or 0
+    cgroup = cgroup_of(pid, container.id)
+    words = read_words(pid, now_s)
+    beat_s = modified_at(pid, *HEARTBEAT_FILE)
+    touched_s = max((word.active_at_ms / 1000 for word in words), default=None)
+    inside = processes(cgroup.processes()) if cgroup else Processes()
+    return Look(
+        at_s=time.monotonic(),
+        connections=connections(pid, IDE_PORT),
+        cpu_ns=cgroup.cpu_ns() if cgroup else None,
+        heartbeat_age_s=None if beat_s is None else max(0.0, now_s - beat_s),
+        words=words,
+        words_age_s=None if touched_s is None else max(0.0, now_s - touched_s),
+        jobs=inside.jobs,
+        runnable=inside.runnable,
+    )
 
 
 def _is_news(before: PodPresence | None, after: PodPresence | None) -> bool:

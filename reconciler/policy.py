@@ -21,6 +21,8 @@ from state.model import Desired, Observed
 
 # What cannot be judged now is looked at again this rarely; news of it comes sooner.
 UNKNOWN_RETRY = timedelta(seconds=30)
+# Work that has paused for longer than this, or than a third of the grace, has ended.
+WORK_PAUSE_MAX = timedelta(seconds=60)
 # A node that was asked to look and has not answered is asked again.
 LOOK_RETRY = timedelta(seconds=5)
 
@@ -129,7 +131,10 @@ def _without_work(life: PodLife, seen: Presence) -> _Deadline | None:
 
 
 def _with_work(life: PodLife, seen: Presence, idle: _Deadline) -> _Deadline | None:
-    """Work that goes on, and the grace after it, put the end off; only so long."""
+    """Work that goes on at the end puts it off, and so does its own end by the grace; only so long.
+
+    What ended well before does not: an editor that opens, or closes, is at work for some seconds, too.
+    """
     limits, last_there = life.limits, idle.at - idle.limit
     if seen.busy:
         if limits.busy_max is None:
@@ -138,6 +143,8 @@ def _with_work(life: PodLife, seen: Presence, idle: _Deadline) -> _Deadline | No
         reason = f"work ({seen.busy_with}) went on for {_words(limits.busy_max)} with nobody there"
         return max(idle, _Deadline(bound, Rule.BUSY, limits.busy_max, reason), key=lambda one: one.at)
     if seen.busy_at is None or limits.closed_grace is None:
+        return idle
+    if seen.busy_at < idle.at - min(limits.closed_grace / 3, WORK_PAUSE_MAX):
         return idle
     ended = seen.busy_at + limits.closed_grace
     if limits.busy_max is not None:

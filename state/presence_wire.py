@@ -14,7 +14,8 @@ AGE_S_MAX = 366 * 86_400.0
 WORDS_CHARS_MAX = 200
 
 AgeS = Annotated[float, Field(ge=0, le=AGE_S_MAX, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=1_000_000)]
+COUNT_MAX = 1_000_000
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 
 
 class _Message(BaseModel):

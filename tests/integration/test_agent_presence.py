@@ -1,5 +1,6 @@
 """Who is in a real pod, seen from its node: connections, its heart, work, and what an editor says."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -10,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from node_agent.editor_files import SILENT_AFTER_S
+from node_agent.ready_memory import ReadyMemory
 from node_agent.runtime import Container
 from node_agent.watch import PresenceWatch
 from state.presence_wire import PodPresence, PodWarning, PresenceDown
 from tests.support.docker_node import DockerNode
 
-POD = "p-one"
+POD = "p-watched"
 PATIENCE_S = 60
 
 
@@ -80,6 +82,16 @@ def test_connections_from_outside_are_counted_and_our_own_looks_are_not(watched:
     assert gone.connected_for_s is None
 
 
+def test_a_pod_is_not_looked_at_before_its_ide_has_answered(watched: Watched) -> None:
+    """Regression: the agent's own knocking at a starting pod was taken for a visit that has ended."""
+    parts = watched.node.parts
+    watch = PresenceWatch(dataclasses.replace(parts, ready=ReadyMemory()), lambda: None)
+    watch.show(parts.runtime.look())
+
+    assert watch.look() is False
+    assert watch.tell() is None
+
+
 def test_the_heart_is_read_without_keeping_it_going(watched: Watched) -> None:
     """The age of code-server's heartbeat grows from look to look: reading it is no use of the pod."""
     first = watched.look().heartbeat_age_s
@@ -95,8 +107,7 @@ def test_work_is_seen_while_it_goes_on_and_remembered_after(watched: Watched) ->
     """A process that computes makes the pod busy; when it has ended the age of the work grows."""
     watched.node.run(POD, "timeout 12 sh -c 'while :; do :; done' >/dev/null 2>&1 &")
     at_work = watched.until(lambda said: said.busy_age_s == 0)
-    assert at_work.cpu_millis >= 100
-    assert "of a CPU" in at_work.busy_with
+    assert "CPU" in at_work.busy_with
 
     after = watched.until(lambda said: said.busy_age_s is not None and said.busy_age_s > 0)
     assert after.busy_with
@@ -172,24 +183,35 @@ def test_a_look_reads_the_second_version_of_cgroups(tmp_path: Path) -> None:
     assert found.processes() == [7, 8]
 
 
+@pytest.mark.parametrize("line", ["0::/", "2:cpuacct:/", "0::/system.slice/docker.service"])
+def test_a_process_that_ends_is_not_counted_as_the_whole_machine(tmp_path: Path, line: str) -> None:
+    """Regression: what ends is counted at the root, and the machine's CPU time was taken for the pod's."""
+    from node_agent.proc import cgroup_of
+
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cgroup").write_text(f"{line}\n")
+
+    assert cgroup_of(7, "c" * 64, tmp_path, tmp_path) is None
+
+
 def test_jobs_in_the_foreground_of_a_terminal_are_told_from_shells(watched: Watched) -> None:
     """A shell at its prompt is no job; what it runs in the foreground is."""
-    from node_agent.proc import foreground_jobs
+    from node_agent.proc import processes
 
     pid, terminal = os.forkpty()
     if pid == 0:
         os.execvp("bash", ["bash", "--norc"])
     try:
         deadline = time.monotonic() + PATIENCE_S
-        assert foreground_jobs([pid]) == 0
+        assert processes([pid]).jobs == 0
         os.write(terminal, b"sleep 30\n")
         children = Path(f"/proc/{pid}/task/{pid}/children")
-        while not (jobs := [int(child) for child in children.read_text().split()]) or not foreground_jobs(
-            jobs
+        while (
+            not (jobs := [int(child) for child in children.read_text().split()]) or not processes(jobs).jobs
         ):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert foreground_jobs([pid, *jobs]) == 1
+        assert processes([pid, *jobs]).jobs == 1
     finally:
         os.kill(pid, 9)
         os.close(terminal)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.edge import Hints, listen, pod_of
@@ -19,6 +19,7 @@ from tests.integration.test_policies import Scene, scene
 __all__ = ["scene"]
 
 PATIENCE_S = 20
+laws = settings(deadline=None)
 
 
 def line(pod: str, event: str = "close") -> bytes:
@@ -110,6 +111,7 @@ def test_a_class_that_closes_its_tabs_together_is_heard_whole(db: Database) -> N
         assert hints.counts["taken"] == 4500
 
 
+@laws
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_pod_or_nothing(junk: bytes) -> None:
     """Total: nothing that arrives at the port can do more than name a pod."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.policy import decide
@@ -17,6 +17,7 @@ SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 LONG = timedelta(hours=1)
 PASSES_MAX = 20
+laws = settings(max_examples=100, deadline=None)
 
 # Few and close to each other, so that deadlines, looks and wishes meet.
 moments = st.integers(0, 60).map(lambda tens: START + timedelta(seconds=10 * tens))
@@ -108,6 +109,7 @@ def looked_at(life: PodLife, now: datetime) -> PodLife:
     return replace(life, presence=replace(life.presence, seen_at=now))
 
 
+@laws
 @given(lives(), moments)
 def test_every_pod_gets_a_verdict(life: PodLife, now: datetime) -> None:
     """Total: there is a verdict with a reason for whatever there is, the same each time it is asked for."""
@@ -118,6 +120,7 @@ def test_every_pod_gets_a_verdict(life: PodLife, now: datetime) -> None:
     assert (verdict.move in WISHES) <= (verdict.rule is not None)
 
 
+@laws
 @given(lives(), moments)
 def test_only_what_is_settled_is_touched(life: PodLife, now: datetime) -> None:
     """A pod that is on its way somewhere is left alone, and nothing is ever woken or deleted."""
@@ -129,6 +132,7 @@ def test_only_what_is_settled_is_touched(life: PodLife, now: datetime) -> None:
         assert (life.desired, life.actual) == (Desired.STOPPED, Observed.STOPPED)
 
 
+@laws
 @given(lives(), moments)
 def test_what_is_not_known_stops_nothing(life: PodLife, now: datetime) -> None:
     """A silent node, no look, an old look, a look at a former start: never absence (LAW 6, 13)."""
@@ -143,6 +147,7 @@ def test_what_is_not_known_stops_nothing(life: PodLife, now: datetime) -> None:
         assert verdict.rule is Rule.LIFETIME
 
 
+@laws
 @given(running(presence=presences()), moments)
 def test_a_stop_needs_a_look_from_after_its_deadline(life: PodLife, now: datetime) -> None:
     """Whoever came back in the last moment is seen: what was looked at before the deadline does not count."""
@@ -156,6 +161,7 @@ def test_a_stop_needs_a_look_from_after_its_deadline(life: PodLife, now: datetim
                 assert one.presence.seen_at >= verdict.stops_at
 
 
+@laws
 @given(running(presence=presences()), moments)
 def test_work_is_not_stopped_below_its_maximum(life: PodLife, now: datetime) -> None:
     """While work goes on nothing but a lifetime ends it, until it has gone on alone for as long as it may."""
@@ -170,6 +176,33 @@ def test_work_is_not_stopped_below_its_maximum(life: PodLife, now: datetime) -> 
             assert moment >= somebody + one.limits.busy_max
 
 
+@laws
+@given(st.integers(0, 2 * 300))
+def test_work_that_pauses_at_the_end_is_given_its_grace(ago_s: int) -> None:
+    """Work seen shortly before the end puts it off by a grace; what had ended well before does not."""
+    grace, pause = timedelta(seconds=300), timedelta(seconds=60)
+    end = START + grace
+    worked_at = end - timedelta(seconds=ago_s)
+    seen = Presence(seen_at=end, started_at=START, gone_at=START, busy_at=worked_at, busy_with="a build")
+    pod = PodLife(
+        pod_id="p-one",
+        generation=1,
+        desired=Desired.RUNNING,
+        actual=Observed.RUNNING,
+        since=START,
+        wished_at=START,
+        limits=LifeLimits(closed_grace=grace),
+        started_at=START,
+        presence=seen,
+    )
+    verdict = decide(pod, end)
+
+    assert (verdict.move is Move.STOP) == (timedelta(seconds=ago_s) > pause)
+    if verdict.move is not Move.STOP:
+        assert verdict.stops_at == worked_at + grace
+
+
+@laws
 @given(running(), moments)
 def test_a_closed_tab_stops_by_the_end_of_its_grace(life: PodLife, moment: datetime) -> None:
     """Nobody there, nothing going on: at the end of the grace it is stopped, and not before."""
@@ -192,6 +225,7 @@ def test_a_closed_tab_stops_by_the_end_of_its_grace(life: PodLife, moment: datet
     assert (after.move, after.rule) == (Move.STOP, Rule.CLOSED)
 
 
+@laws
 @given(running(presence=presences()), moments, spans)
 def test_an_extension_never_brings_an_end_nearer(life: PodLife, now: datetime, more: timedelta) -> None:
     """Monotone: whoever asks to keep a pod longer never has it stopped earlier."""
@@ -205,6 +239,7 @@ def test_an_extension_never_brings_an_end_nearer(life: PodLife, now: datetime, m
             assert other.stops_at >= one.stops_at
 
 
+@laws
 @given(running(presence=presences()), moments)
 def test_a_kept_pod_is_kept(life: PodLife, now: datetime) -> None:
     """Before `keep_until` nothing but the lifetime stops it."""
@@ -214,6 +249,7 @@ def test_a_kept_pod_is_kept(life: PodLife, now: datetime) -> None:
         assert verdict.move is not Move.STOP or verdict.rule is Rule.LIFETIME
 
 
+@laws
 @given(running(presence=presences()), moments)
 def test_it_is_looked_at_in_time(life: PodLife, now: datetime) -> None:
     """`wake_at` is never later than the next deadline: woken only by the clock, a pod is not overlooked."""
@@ -226,6 +262,7 @@ def test_it_is_looked_at_in_time(life: PodLife, now: datetime) -> None:
             assert verdict.wake_at <= verdict.stops_at or moment >= verdict.stops_at
 
 
+@laws
 @given(running(presence=presences()), moments)
 def test_an_open_tab_is_warned_for_as_long_as_was_said(life: PodLife, now: datetime) -> None:
     """No open tab is stopped without a warning that has stood for its time, however late it was given."""
@@ -240,6 +277,7 @@ def test_an_open_tab_is_warned_for_as_long_as_was_said(life: PodLife, now: datet
             assert again.stops_at == verdict.stops_at
 
 
+@laws
 @given(running(presence=presences()), moments)
 def test_left_alone_it_comes_to_rest(life: PodLife, now: datetime) -> None:
     """Passes at their own wake-ups, each with a look, end in a stop or in nothing to wait for."""
@@ -255,6 +293,7 @@ def test_left_alone_it_comes_to_rest(life: PodLife, now: datetime) -> None:
     raise AssertionError(f"still {verdict}")
 
 
+@laws
 @given(lives(desired=Desired.STOPPED, actual=Observed.STOPPED), moments)
 def test_a_stopped_pod_is_archived_in_time_and_not_before(life: PodLife, now: datetime) -> None:
     """Only what has been stopped, and wanted so, for the whole limit."""

@@ -92,7 +92,10 @@ def _wait_unless_cut(page: Page, selector: str, failed: list[str]) -> None:
 
 
 def _text_of(page: Page) -> str:
-    text: str = page.evaluate("document.body ? document.body.innerText.slice(0, 300) : ''")
+    try:
+        text: str = page.evaluate("document.body ? document.body.innerText.slice(0, 300) : ''")
+    except PlaywrightError as error:  # it is just going elsewhere
+        return error.message
     return text or "nothing"
 
 

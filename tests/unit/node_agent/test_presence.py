@@ -69,6 +69,20 @@ def test_a_job_in_a_terminal_needs_little_and_a_task_nothing() -> None:
     assert told(other).busy_with == "a task in the editor"
 
 
+def test_work_that_gets_no_cpu_is_work() -> None:
+    """On a crowded machine a build may get next to nothing: that it waits for a CPU shows it."""
+    one = tracker()
+    for second in range(0, 10, 2):
+        one.see(Look(second, 0, cpu_ns=second * 10_000_000, runnable=second % 4 == 0))
+    assert "wait for a CPU" in told(one).busy_with
+    assert told(one).busy_age_s == 0
+
+    other = tracker()
+    for second in range(0, 20, 2):
+        other.see(Look(second, 0, cpu_ns=0, runnable=second % 6 == 0))
+    assert told(other).busy_age_s is None
+
+
 def test_what_changes_much_is_told_at_once_and_all_else_seldom() -> None:
     """Coming, leaving, work and coming back to the keys are news; growing ages are not, for half a minute."""
     one = tracker()

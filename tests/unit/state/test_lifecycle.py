@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from state.lifecycle import Presence, changed_coarsely, merge
@@ -10,6 +10,7 @@ from state.presence_wire import PodPresence
 
 START = datetime(2026, 9, 1, 8, tzinfo=UTC)
 NOW = START + timedelta(hours=1)
+laws = settings(deadline=None)
 ages = st.none() | st.floats(0, 3600)
 looks = st.builds(
     PodPresence,
@@ -31,6 +32,7 @@ def look(**fields: object) -> PodPresence:
     return PodPresence(pod_id="p-one", epoch=1, started_at=START, **fields)  # type: ignore[arg-type]
 
 
+@laws
 @given(st.lists(looks, min_size=1, max_size=5))
 def test_whatever_is_said_somebody_is_there_or_gone(said: list[PodPresence]) -> None:
     """Of any sequence: an open tab has a beginning and no end, and nothing is known before its start."""
