@@ -4,7 +4,7 @@ from api import views, wire, wire_archives
 from api.operation import Answer, Call
 from api.pods import read_pod
 from api.problems import ProblemError
-from state import alarms, generations, pods
+from state import alarms, generations, pods, recovery
 
 
 async def list_archives(call: Call[wire.NoQuery, None]) -> Answer:
@@ -37,6 +37,19 @@ async def restore_pod_at(call: Call[wire.NoQuery, wire_archives.RestoreAt]) -> A
     except generations.RestoreUnderWay as error:
         raise ProblemError("restore_under_way", str(error)) from error
     return Answer(views.pod(await read_pod(call.deps, call.target_id)), 202)
+
+
+async def recover_pod(call: Call[wire.NoQuery, None]) -> Answer:
+    """Say what is wrong, save what is there, start anew."""
+    try:
+        outcome = await call.deps.run(recovery.recover, call.deps.db, call.target_id, actor=call.actor)
+    except pods.PodNotFound as error:
+        raise ProblemError("pod_not_found", str(error)) from error
+    except pods.PodDeleted as error:
+        raise ProblemError("pod_deleted", str(error)) from error
+    shown = views.pod(await read_pod(call.deps, call.target_id))
+    found, done, advice = list(outcome.found), list(outcome.done), list(outcome.advice)
+    return Answer(wire_archives.Recovery(pod=shown, found=found, done=done, advice=advice))
 
 
 async def list_alarms(call: Call[wire.NoQuery, None]) -> Answer:

@@ -229,6 +229,17 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         codes=("pod_deleted", "archive_not_found", "archive_damaged", "restore_under_way"),
     ),
     operation(
+        "POST",
+        f"{POD}:recover",
+        archives.recover_pod,
+        HANDLE_PODS,
+        {200: wire_archives.Recovery},
+        "From any stuck state: say what is wrong, save what is there, start anew. Deletes nothing.",
+        query=NoQuery,
+        body=NO_BODY,
+        codes=("pod_deleted",),
+    ),
+    operation(
         "GET",
         f"{PREFIX}/alarms",
         archives.list_alarms,

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from api.values import BIGINT_MAX, JsonNumber
-from api.wire import Alarm, Reply, Request
+from api.wire import Alarm, Pod, Reply, Request
 from state.model import What
 
 ArchiveNumber = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]
@@ -48,3 +48,12 @@ class AlarmList(Reply):
     """What somebody should look at, oldest first."""
 
     alarms: list[Alarm]
+
+
+class Recovery(Reply):
+    """What recovering found, did, and leaves to somebody."""
+
+    pod: Pod
+    found: list[str]
+    done: list[str]
+    advice: list[str]

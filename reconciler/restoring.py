@@ -50,7 +50,7 @@ def pod_goes_back(facts: Facts) -> GoBack | None:
     if wish is None or unseen or not gone or pod.desired is Desired.DELETED:
         return None
     before = pod.archive.id if pod.archive else None
-    reason = f"goes back to archive number {wish.number}"
+    reason = f"goes back to archive number {wish.number}" if wish.archive_id else "is made anew"
     return GoBack(facts.workspace.id, pod.id, wish.id, before, reason)
 
 
@@ -62,6 +62,8 @@ def in_words(facts: Facts, condition: Condition, reason: str) -> tuple[Condition
     if wish is None or facts.pod.desired is Desired.DELETED:
         return condition, reason
     goal = f"{whose} go{'es' * (whose == 'it')} back to archive number {wish.number}"
+    if wish.archive_id is None:
+        goal = "it is made anew"
     if condition is Condition.SETTLED:
         return Condition.GOING_BACK, f"{goal}; what was there is saved"
     return condition, f"{goal}, and what is there is saved first: {reason}"

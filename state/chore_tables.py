@@ -90,9 +90,9 @@ class AlarmRow(SQLModel, table=True):
 
 
 class RestorationRow(SQLModel, table=True):
-    """A wish to go back to an earlier archive.
+    """A wish to go back to an earlier archive, open until the pointer has moved. The present is saved first.
 
-    Open until the pointer has moved; the present is saved first.
+    Without an archive it is a wish to be made anew: saved, and brought back from just that.
     """
 
     __tablename__ = "restoration"
@@ -112,7 +112,7 @@ class RestorationRow(SQLModel, table=True):
     target_kind: str = of(API, Text)
     target_id: str = of(API, Text)
     workspace_id: str = of(API, Text, ref("workspace"))
-    archive_id: str = of(API, Text, ref("archive"))
+    archive_id: str | None = of(API, Text, ref("archive"), null=True)
     asked_by: str = of(API, Text)
     asked_at: datetime = of(DATABASE, TIME, default="now()")
     from_archive_id: str | None = of(RECONCILER, Text, ref("archive"), null=True)  # what it was before

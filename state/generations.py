@@ -94,6 +94,18 @@ _GO_BACK = {
         RETURNING a.number
     """,
 }
+# Made anew: nothing moves, for the newest archive is of just what was there.
+_MADE_ANEW = """
+    UPDATE restoration r SET finished_at = now()
+      FROM pod t
+     WHERE r.id = %(wish)s AND r.finished_at IS NULL AND r.archive_id IS NULL AND t.id = r.target_id
+       AND NOT EXISTS (SELECT 1 FROM action x WHERE x.target = t.id AND x.state = 'open')
+       AND NOT EXISTS (SELECT 1 FROM placement pl JOIN pod_observed o ON o.node_id = pl.node_id
+                          AND o.epoch = pl.epoch
+                        WHERE pl.workspace_id = t.workspace_id AND pl.released_at IS NULL
+                          AND o.pod_id = t.id AND o.state <> 'absent')
+    RETURNING r.id
+"""
 _WISH_MET = """
     UPDATE restoration SET finished_at = now(), from_archive_id = %(before)s WHERE id = %(wish)s
     RETURNING (SELECT number FROM archive WHERE id = %(before)s) AS number_before, asked_by
@@ -233,6 +245,8 @@ def go_back(connection: Connection, line: GoBack) -> bool:
     """Move the pointer, if all that the plan saw is still so. The caller holds the workspace's row lock."""
     kind, target = ("pod", line.pod_id) if line.pod_id else ("workspace", line.workspace_id)
     arguments = {"wish": line.restoration_id, "before": line.archive_id_before}
+    if connection.execute(_MADE_ANEW, arguments).fetchone() is not None:
+        return True
     moved = connection.execute(_GO_BACK[kind], arguments).fetchone()
     if moved is None:
         return False
@@ -251,6 +265,18 @@ def go_back(connection: Connection, line: GoBack) -> bool:
         detail={"target": target},
     )
     return True
+
+
+def ask_anew(connection: Connection, pod_id: str, workspace_id: str, actor: str) -> bool:
+    """Wish a pod saved, and made anew from just that; unless it goes back already.
+
+    Whether it was not wished yet.
+    """
+    there = connection.execute(_OPEN_WISH, {"kind": "pod", "target": pod_id}).fetchone()
+    if there is None:
+        arguments = {"kind": "pod", "target": pod_id, "workspace_id": workspace_id}
+        connection.execute(_WISH, {**arguments, "archive_id": None, "asked_by": actor})
+    return there is None
 
 
 # ---- damage --------------------------------------------------------------------------------------------

@@ -135,10 +135,13 @@ class ArchiveRef:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """A wish to go back to an earlier archive, not met yet. What is there now is saved first."""
+    """A wish to go back to an earlier archive, not met yet. What is there now is saved first.
+
+    Without an archive: to be made anew from what was just saved.
+    """
 
     id: int
-    archive_id: str
+    archive_id: str | None
     number: int
 
 

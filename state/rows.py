@@ -71,7 +71,7 @@ def restoration_of(row: Row) -> Restoration | None:
     """The open restoration joined to `row` under `restoration_…` names, or None when none is open."""
     if row["restoration_id"] is None:
         return None
-    return Restoration(row["restoration_id"], row["restoration_archive_id"], row["restoration_number"])
+    return Restoration(row["restoration_id"], row["restoration_archive_id"], row["restoration_number"] or 0)
 
 
 def observed_pod_of(row: Row) -> ObservedPod | None:

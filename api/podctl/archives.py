@@ -49,6 +49,19 @@ def restore(
         show.as_json(found) if json else show.state(found)
 
 
+def recover(pod: Pod, json: Json = False) -> None:
+    """From any stuck state: say what is wrong, save what is there, start anew. Deletes nothing."""
+    with told(as_json=json):
+        client = connect()
+        outcome = client.recover(find_pod(client, pod))
+        if json:
+            show.as_json(outcome)
+            return
+        for head, lines in (("Found:", outcome.found), ("Done:", outcome.done), ("To do:", outcome.advice)):
+            for line in lines:
+                show.line(f"{head:<7} {line}")
+
+
 def alarms(json: Json = False) -> None:
     """Show what somebody should look at."""
     with told(as_json=json):
@@ -83,5 +96,5 @@ def _table(found: list[wire_archives.Generation]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (archives, restore, alarms):
+    for command in (archives, restore, recover, alarms):
         app.command()(command)

@@ -98,6 +98,10 @@ class Client:
         asked = {"number": number, "what": what}
         return self._call(wire.Pod, "POST", f"{_pod(pod_id)}:restore", json=asked)
 
+    def recover(self, pod_id: str) -> wire_archives.Recovery:
+        """Say what is wrong, save what is there, start anew."""
+        return self._call(wire_archives.Recovery, "POST", f"{_pod(pod_id)}:recover")
+
     def alarms(self) -> list[wire.Alarm]:
         """What somebody should look at."""
         return self._call(wire_archives.AlarmList, "GET", "alarms").alarms

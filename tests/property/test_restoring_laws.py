@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from reconciler.plan import plan
 from state.model import Desired, Observed, PodView, Restoration, Verb, WorkspaceView, World
 from state.plan import Plan
+from state.recovery import is_broken
 from tests.property.test_plan_laws import ROUNDS_MAX, _assert_as_desired, _is_quiet, _without_trouble
 from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, live_node
 
@@ -123,4 +124,41 @@ def _gone_back(world: World, result: Plan) -> World:
 
 
 def _moved_pod(pod: PodView) -> PodView:
+    assert pod.restoration is not None
+    if pod.restoration.archive_id is None:
+        return replace(pod, restoration=None)
     return replace(pod, archive=archive_ref(pod.id, "old", number=7), restoration=None)
+
+
+@laws
+@given(draw_worlds(), st.data())
+def test_from_any_world_recovering_and_healthy_nodes_converge(world: World, data: st.DataObject) -> None:
+    """Whatever was stuck or parked: recovered, and with nodes that obey, all becomes as desired."""
+    nodes = {node_id: live_node(node_id) for node_id in ["node-gone", "node-9", *world.nodes]}
+    recovered = tuple(_recovered(data.draw, workspace) for workspace in world.workspaces)
+    now, world, counter = NOW, replace(world, nodes=nodes, workspaces=recovered), itertools.count(1).__next__
+    for _ in range(2 * ROUNDS_MAX):
+        result = plan(world, now, LIMITS)
+        if _at_rest(result):
+            break
+        now += timedelta(seconds=6)
+        world = _gone_back(carry_out(world, result, now, counter), result)
+    assert _at_rest(result), result.fields()
+    for workspace in world.workspaces:
+        for pod in workspace.pods:
+            _assert_as_desired(workspace, pod)
+
+
+def _recovered(draw: st.DrawFn, workspace: WorkspaceView) -> WorkspaceView:
+    """As `recover` leaves it: a new generation, and made anew where the container does not work."""
+    failures = {pod.id: pod.failure for pod in workspace.pods}
+    healthy = _without_trouble(workspace)
+    pods = []
+    for pod in healthy.pods:
+        state = pod.observed.state if pod.observed else Observed.ABSENT
+        broken = is_broken(draw(st.sampled_from(["failed", state])), failures[pod.id])
+        anew = (
+            Restoration(3, None, 0) if broken and pod.desired in (Desired.RUNNING, Desired.STOPPED) else None
+        )
+        pods.append(replace(pod, generation=pod.generation + 1, failure=failures[pod.id], restoration=anew))
+    return replace(healthy, pods=tuple(pods), failure=workspace.failure, wished_at=NOW + timedelta(seconds=1))

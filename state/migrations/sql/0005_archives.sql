@@ -106,7 +106,7 @@ CREATE TABLE restoration (
     target_kind text NOT NULL,
     target_id text NOT NULL,
     workspace_id text NOT NULL,
-    archive_id text NOT NULL,
+    archive_id text,
     asked_by text NOT NULL,
     asked_at timestamptz DEFAULT now() NOT NULL,
     from_archive_id text,
