@@ -111,7 +111,8 @@ def _advice(db: Database, status: PodStatus, alarms: Sequence[Alarm]) -> Iterato
     if status.condition == Condition.NODE_SILENT:
         yield (
             f"The newest files are on {status.node_id}, which is not heard of: bring it back. If it will "
-            f"never come back, `podctl nodes lost {status.node_id}`: then the pod comes back from its last archive."
+            f"never come back, `podctl nodes lost {status.node_id}`: then the pod comes back from its last "
+            "archive."
         )
     if status.condition == Condition.ENGINE_AWAY:
         yield f"Start the container engine of {status.node_id}, or look at its agent's log."
