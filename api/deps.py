@@ -31,6 +31,7 @@ class Deps:
     waiters: Waiters
     connections: asyncio.Semaphore
     threads: CapacityLimiter
+    downloads: asyncio.Semaphore
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function of `state` on a thread, as many at a time as there are connections.
@@ -61,4 +62,5 @@ def make_deps(db: Database, settings: ApiSettings) -> Deps:
         waiters=Waiters(settings.waiting_requests_max),
         connections=asyncio.Semaphore(settings.database_connections_max),
         threads=CapacityLimiter(settings.database_connections_max),
+        downloads=asyncio.Semaphore(settings.downloads_max),
     )

@@ -8,12 +8,12 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.datastructures import QueryParams
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from api.access_token import PORT_MAX, AccessClaims, TokenRefusedError, key_of, open_token
 from api.deps import Deps
 from api.links import load_keyring
-from api.operation import PATH_IDS, AnyOperation, Call
+from api.operation import PATH_IDS, AnyOperation, Call, Stream
 from api.problems import ProblemError
 from api.wire import BODY_BYTES_MAX, FieldProblem
 from state import revocations, tokens
@@ -43,6 +43,8 @@ async def answer(operation: AnyOperation, deps: Deps, request: HttpRequest) -> R
         port=_port(request) if operation.names_port else 0,
     )
     given = await operation.handler(call)
+    if isinstance(given, Stream):
+        return StreamingResponse(given.chunks, headers=dict(given.headers), media_type=given.media_type)
     return Response(
         given.body.model_dump_json(), given.status, dict(given.headers), media_type="application/json"
     )

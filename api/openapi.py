@@ -122,6 +122,19 @@ def _replies(operation: AnyOperation) -> Json:
             "content": {"application/json": _ref(model)},
         }
         for status, model in operation.replies.items()
+    } | _streams(operation)
+
+
+def _streams(operation: AnyOperation) -> Json:
+    if not operation.streams:
+        return {}
+    # The content is described by its media type alone.
+    content: Json = {media_type: {} for media_type in operation.streams}
+    return {
+        "200": {
+            "description": "The bytes, as they come. Cut short, they are not the whole.",
+            "content": content,
+        }
     }
 
 

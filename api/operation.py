@@ -1,7 +1,7 @@
 """What an operation is: one value that registers the route and describes it in the OpenAPI document."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -64,6 +64,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """What a handler gives back that is not JSON: bytes as they come, and who they are."""
+
+    chunks: AsyncIterator[bytes]
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Operation(Generic[Q, B]):
     """One method of one path. `scopes` names who may call it; empty means anybody, without a token.
 
@@ -78,9 +87,11 @@ class Operation(Generic[Q, B]):
     query: type[Q]
     body: type[B]
     replies: Mapping[int, type[Reply]]
-    handler: Callable[[Call[Q, B]], Awaitable[Answer]]
+    handler: Callable[[Call[Q, B]], Awaitable[Answer | Stream]]
     own_codes: tuple[str, ...] = ()
     visitors: bool = False
+    # Media types of what is streamed, instead of a JSON reply.
+    streams: tuple[str, ...] = ()
 
     @property
     def takes_body(self) -> bool:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from api import (
     archives,
+    downloads,
     extending,
     health,
     history,
@@ -19,7 +20,7 @@ from api import (
     wire_ports,
     wire_visit,
 )
-from api.operation import Answer, AnyOperation, Call, Method, Operation
+from api.operation import Answer, AnyOperation, Call, Method, Operation, Stream
 from api.wire import NoQuery, Query, Reply, Request, Scope
 from api.wire_revocations import Revocation, RevocationList, Revoke
 
@@ -39,7 +40,7 @@ ADMINISTER = frozenset({Scope.ADMIN})
 def operation(
     method: Method,
     path: str,
-    handler: Callable[[Call[Q, B]], Awaitable[Answer]],
+    handler: Callable[[Call[Q, B]], Awaitable[Answer | Stream]],
     scopes: frozenset[Scope],
     replies: Mapping[int, type[Reply]],
     summary: str,
@@ -48,10 +49,13 @@ def operation(
     body: type[B],
     codes: tuple[str, ...] = (),
     visitors: bool = False,
+    streams: tuple[str, ...] = (),
 ) -> AnyOperation:
     """An operation named after its handler."""
     name = getattr(handler, "__name__", path)
-    return Operation(method, path, name, summary, scopes, query, body, replies, handler, codes, visitors)
+    return Operation(
+        method, path, name, summary, scopes, query, body, replies, handler, codes, visitors, streams
+    )
 
 
 NO_BODY = type(None)
@@ -216,6 +220,24 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         "The archives of a pod and of its user's files that can be gone back to, newest first.",
         query=NoQuery,
         body=NO_BODY,
+    ),
+    operation(
+        "GET",
+        f"{POD}/download",
+        downloads.download_pod,
+        HANDLE_PODS,
+        {},
+        "Download the user's files, what is installed in the pod, or both, from their archives.",
+        query=wire_archives.DownloadQuery,
+        body=NO_BODY,
+        codes=(
+            "archive_not_found",
+            "archive_damaged",
+            "too_many_waiting",
+            "download_failed",
+            "download_not_begun",
+        ),
+        streams=("application/x-tar", "application/zip"),
     ),
     operation(
         "POST",

@@ -71,6 +71,12 @@ KINDS: Mapping[str, Kind] = {
     "port_refused": Kind(
         409, "This port cannot be opened to others", "Choose another port, or make one private first."
     ),
+    "download_failed": Kind(
+        502, "The download could not be made", "Read `detail`; another format may do, or ask again."
+    ),
+    "download_not_begun": Kind(
+        503, "No node had time for the download", "Ask again later.", retry_after_s=30
+    ),
     "generation_conflict": Kind(
         409, "The pod was changed meanwhile", "Read it again, decide again, and send its present generation."
     ),

@@ -70,6 +70,11 @@ class ApiSettings(BaseSettings):
         le=20_000,
         description="Requests that may wait for a pod at a time; more get a 429.",
     )
+    gateway_url: str = Field(
+        default="http://127.0.0.1:7081",
+        description="The reconciler's gateway, through which downloads come from the nodes.",
+    )
+    downloads_max: int = Field(default=20, ge=1, le=1000, description="Downloads at a time; more get a 429.")
     stop_timeout_s: int = Field(
         default=10, ge=1, le=120, description="How long open requests may take at a stop."
     )

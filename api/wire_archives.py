@@ -8,6 +8,8 @@ from pydantic import Field
 from api.values import BIGINT_MAX, JsonNumber
 from api.wire import Alarm, Pod, Reply, Request
 from state.model import What
+from api.wire import Alarm, Query, Reply, Request
+from state.model import ExportForm, ExportWhat, What
 
 ArchiveNumber = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]
 
@@ -20,6 +22,26 @@ class RestoreAt(Request):
         default=What.BOTH,
         strict=False,
         description="With `both` the number is the pod's, and the user's files are those of the same moment.",
+    )
+
+
+class DownloadQuery(Query):
+    """What to download, and how."""
+
+    format: ExportForm = Field(
+        default=ExportForm.TAR,
+        strict=False,
+        description="`tar`: all of it, exactly; `zip`: files, folders and links; `oci`: an image.",
+    )
+    what: ExportWhat = Field(
+        default=ExportWhat.WORKSPACE,
+        strict=False,
+        description="`workspace`: the user's files; `pod`: what was changed in the image; `all`: both.",
+    )
+    at: Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX)] | None = Field(
+        default=None,
+        strict=False,
+        description="The archive's number; with `all`, the pod's. Default: the current one.",
     )
 
 

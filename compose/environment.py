@@ -109,6 +109,7 @@ def for_api(environment: Environment, database_url: str) -> dict[str, str]:
         "CODEPODS_DEFAULT_IMAGE": environment.pod_image or "",
         "CODEPODS_API_HOST": "127.0.0.1",
         "CODEPODS_API_PORT": str(environment.ports.api),
+        "CODEPODS_GATEWAY_URL": environment.gateway_url,
     }
 
 

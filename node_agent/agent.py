@@ -19,6 +19,7 @@ from node_agent.chores import ChoreRunner
 from node_agent.copies import copy_handlers
 from node_agent.errors import StepError, TakenBack
 from node_agent.executor import Executor
+from node_agent.exports import EXPORT, export_handler
 from node_agent.facts import find_facts, store_facts, unknown_facts
 from node_agent.fencer import Fencer
 from node_agent.freezer import FROZEN, Freezer
@@ -60,7 +61,7 @@ class Agent:
         self._results = Results()
         self.chores = ChoreRunner(
             parts.archives.store,
-            {**HANDLERS, **copy_handlers(parts)},
+            {**HANDLERS, **copy_handlers(parts), EXPORT: export_handler(gateway)},
             at_once_max=settings.chores_at_once,
             bytes_per_s_max=settings.chore_bytes_per_s,
             changed=self.report_soon,

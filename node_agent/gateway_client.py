@@ -1,16 +1,19 @@
-"""The agent's side of `POST /v1/sync`."""
+"""The agent's side of the gateway: `POST /v1/sync`, and streams."""
 
 import ssl
+from collections.abc import Iterator
 from typing import Protocol
 
 import httpx
 from pydantic import ValidationError
 
 from node_agent.settings import Settings
+from state.chore_wire import ChoreHandle
 from state.wire import SyncReply, SyncRequest
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0  # beyond the wait that was asked for
+STREAM_TIMEOUT_S = 120.0  # for one chunk to go on: the gateway gives up on a reader before
 REPLY_BYTES_MAX = 16 << 20
 
 
@@ -34,12 +37,17 @@ class Gateway(Protocol):
         """One exchange. Raises GatewayError."""
         ...
 
+    def send_stream(self, chore: ChoreHandle, chunks: Iterator[bytes]) -> None:
+        """Send what a chore gives to whoever reads it. Raises GatewayError, and whatever `chunks` raises."""
+
 
 class GatewayClient:
     """Over HTTP, with the node's token. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = f"{settings.gateway_url.rstrip('/')}/v1/sync"
+        self._streams_url = f"{settings.gateway_url.rstrip('/')}/v1/streams"
+        self._node_id = settings.node_id
         ca_file = settings.gateway_ca_file
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {settings.node_token.get_secret_value()}"},
@@ -64,6 +72,22 @@ class GatewayClient:
                 retry_soon=True,
             ) from error
         return self._read(answer)
+
+    def send_stream(self, chore: ChoreHandle, chunks: Iterator[bytes]) -> None:
+        """Returns when the reader has it all; waits for the reader as long as that takes it."""
+        url = f"{self._streams_url}/{chore.id}"
+        params = {"node": self._node_id, "attempt": str(chore.attempt)}
+        timeout = httpx.Timeout(STREAM_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            answer = self._client.put(url, params=params, content=chunks, timeout=timeout)
+        except httpx.HTTPError as error:
+            raise GatewayError(
+                f"The stream to {url} broke off ({type(error).__name__}: {error}).", retry_soon=False
+            ) from error
+        if answer.is_error:
+            raise GatewayError(
+                f"The gateway answered {answer.status_code}: {answer.text[:300]}", retry_soon=False
+            )
 
     def _read(self, answer: httpx.Response) -> SyncReply:
         if answer.status_code in (401, 403):

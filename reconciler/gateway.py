@@ -5,7 +5,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from reconciler.outage import Outage
 from reconciler.settings import DEFAULT_EXTENSION
+from reconciler.streams import StreamRefused, Streams
 from reconciler.waiting import Waiter, WaitingNodes, Waker
 from state import chores, policies, presence
 from state.chore_kinds import APPLIES
@@ -84,11 +85,14 @@ class Gateway:
         self._outage = Outage("database")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: CapacityLimiter | None = None
+        self._streams = Streams(db, self._call)
 
     def app(self) -> Starlette:
         """The ASGI app."""
         routes = [
             Route("/v1/sync", self._sync, methods=["POST"]),
+            Route("/v1/streams/{chore_id:uuid}", self._read_stream, methods=["GET"]),
+            Route("/v1/streams/{chore_id:uuid}", self._send_stream, methods=["PUT"]),
             Route("/healthz", self._healthz, methods=["GET"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={Refused: _refuse})
@@ -112,6 +116,12 @@ class Gateway:
 
     async def _healthz(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok", "nodes_waiting": len(self._nodes)})
+
+    async def _read_stream(self, request: Request) -> Response:
+        return await _streamed(self._streams.read(request))
+
+    async def _send_stream(self, request: Request) -> Response:
+        return await _streamed(self._streams.send(request, _bearer(request)))
 
     async def _sync(self, request: Request) -> Response:
         token = _bearer(request)
@@ -174,6 +184,15 @@ class Gateway:
             raise Refused(422, "unusable_report", f"The database refuses this report: {error}.") from error
         self._outage.over()
         return result
+
+
+async def _streamed(answer: Awaitable[Response]) -> Response:
+    try:
+        return await answer
+    except StreamRefused as error:
+        raise Refused(error.status, error.code, str(error)) from error
+    except ClientDisconnect as error:
+        raise Refused(400, "cut_short", "The stream ended in its middle.") from error
 
 
 def _after(message: SyncRequest, accepted: tuple[str, ...]) -> SyncRequest:

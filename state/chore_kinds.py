@@ -5,9 +5,10 @@ The one place where kinds are put together.
 
 from collections.abc import Mapping
 
-from state.chores import Applies
+from state.chores import Applies, nothing_to_do
 from state.copies import COPY_APPLIES
 from state.scrubs import SCRUB, SCRUB_APPLIES
+from state.streams import EXPORT
 from state.sweeps import SWEEP, SWEEP_APPLIES, TIDY, TIDY_APPLIES
 
 APPLIES: Mapping[str, Applies] = {
@@ -15,4 +16,6 @@ APPLIES: Mapping[str, Applies] = {
     SWEEP: SWEEP_APPLIES,
     TIDY: TIDY_APPLIES,
     **COPY_APPLIES,
+    # Whoever asked is told at once; nobody else has to look.
+    EXPORT: Applies(failed=nothing_to_do),
 }

@@ -134,6 +134,10 @@ class Applies:
     failed: Apply | None = None
 
 
+def nothing_to_do(_connection: Connection, _row: ChoreRow, _told: Mapping[str, Any]) -> None:
+    """For kinds that have nothing to write down."""
+
+
 # ---- making --------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,22 @@ class What(StrEnum):
     BOTH = "both"
 
 
+class ExportForm(StrEnum):
+    """What a download is: a tar with everything, a zip, or an OCI image."""
+
+    TAR = "tar"
+    ZIP = "zip"
+    OCI = "oci"
+
+
+class ExportWhat(StrEnum):
+    """What is downloaded: the user's files, what is installed in the pod, or both."""
+
+    WORKSPACE = "workspace"
+    POD = "pod"
+    ALL = "all"
+
+
 class TargetKind(StrEnum):
     """What an action or an archive is about."""
 

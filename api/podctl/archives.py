@@ -1,5 +1,8 @@
 """The commands about archives: which there are, going back to one, and alarms."""
 
+import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +13,7 @@ from api.podctl import show, waiting
 from api.podctl.client import connect
 from api.podctl.failing import told
 from api.podctl.pods import find_pod
-from state.model import What
+from state.model import ExportForm, ExportWhat, What
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 Pod = Annotated[str, typer.Argument(metavar="POD", help="Id (p-…) or USER/NAME.")]
@@ -60,6 +63,32 @@ def recover(pod: Pod, json: Json = False) -> None:
         for head, lines in (("Found:", outcome.found), ("Done:", outcome.done), ("To do:", outcome.advice)):
             for line in lines:
                 show.line(f"{head:<7} {line}")
+def download(
+    pod: Pod,
+    form: Annotated[
+        ExportForm, typer.Option("--format", help="A tar with everything, a zip, or an OCI image.")
+    ] = ExportForm.TAR,
+    what: Annotated[
+        ExportWhat, typer.Option(help="The user's files, what was changed in the image, or both.")
+    ] = ExportWhat.WORKSPACE,
+    at: Annotated[
+        int | None, typer.Option(min=1, help="The archive's number; default: the current one.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: standard output.")] = None,
+) -> None:
+    """Write the user's files, or what is installed in a pod, from its archive to standard output."""
+    if output is None and sys.stdout.isatty():
+        raise typer.BadParameter("send it to a file: `> FILE`, or --output FILE")
+    asked = {"format": form, "what": what, "at": at}
+    with told(as_json=False):
+        client = connect()
+        with client.download(find_pod(client, pod), asked) as answer:
+            saved_at = answer.headers.get("Codepods-Archived-At", "?")
+            number = answer.headers.get("Codepods-Archive-Number", "?")
+            print(f"Archive {number}, saved {saved_at}", file=sys.stderr)
+            with output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
+                for chunk in answer.iter_raw():
+                    file.write(chunk)
 
 
 def alarms(json: Json = False) -> None:
@@ -97,4 +126,5 @@ def _table(found: list[wire_archives.Generation]) -> None:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (archives, restore, recover, alarms):
+    for command in (archives, restore, download, alarms):
         app.command()(command)

@@ -1,5 +1,7 @@
 """The API as Python calls: the only module of podctl that speaks HTTP."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -15,6 +17,8 @@ from state.model import Desired
 from state.revoked import Kind
 
 TIMEOUT_S = 15.0
+# Until the first bytes: a node has to have time for it.
+DOWNLOAD_TIMEOUT_S = 150.0
 RETRYABLE = frozenset({"unreachable", "database_unavailable", "too_many_waiting"})
 
 R = TypeVar("R", bound=wire.Reply)
@@ -101,6 +105,23 @@ class Client:
     def recover(self, pod_id: str) -> wire_archives.Recovery:
         """Say what is wrong, save what is there, start anew."""
         return self._call(wire_archives.Recovery, "POST", f"{_pod(pod_id)}:recover")
+    @contextmanager
+    def download(self, pod_id: str, params: dict[str, Any]) -> Iterator[httpx.Response]:
+        """The answer, whose bytes are read within the block. Raises `Failed`, also when it is cut short."""
+        given = {name: value for name, value in params.items() if value is not None}
+        timeout = httpx.Timeout(TIMEOUT_S, read=DOWNLOAD_TIMEOUT_S)
+        try:
+            with self._http.stream(
+                "GET", f"{_pod(pod_id)}/download", params=given, timeout=timeout
+            ) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _refusal(answer)
+                yield answer
+        except httpx.HTTPError as error:
+            raise Failed(
+                "download_cut", f"The download was cut: {error}.", "What has come is not all: ask again."
+            ) from error
 
     def alarms(self) -> list[wire.Alarm]:
         """What somebody should look at."""

@@ -4,7 +4,7 @@ Production's threads become greenlets here, one loop each; what they do in a tur
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from node_agent.settings import Settings
 from node_agent.ways import Ways
 from node_agent.workqueue import Work
 from reconciler import tick
+from state.chore_wire import ChoreHandle
 from state.database import DatabaseUnavailable
 from state.leader import Leadership, LeadershipLost
 from state.model import Limits, World
@@ -64,6 +65,9 @@ class SimGateway:
         self.given: list[Action] = []
         # The agent's ear, for what is delivered again.
         self.take: Callable[[SyncReply], None] = lambda _reply: None
+
+    def send_stream(self, chore: ChoreHandle, chunks: Iterator[bytes]) -> None:
+        """See Gateway; nobody downloads anything here."""
 
     def sync(self, request: SyncRequest) -> SyncReply:
         """See Gateway."""
