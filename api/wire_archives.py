@@ -6,9 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from api.values import BIGINT_MAX, JsonNumber
-from api.wire import Alarm, Pod, Reply, Request
-from state.model import What
-from api.wire import Alarm, Query, Reply, Request
+from api.wire import Alarm, Pod, Query, Reply, Request
 from state.model import ExportForm, ExportWhat, What
 
 ArchiveNumber = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]

@@ -63,6 +63,8 @@ def recover(pod: Pod, json: Json = False) -> None:
         for head, lines in (("Found:", outcome.found), ("Done:", outcome.done), ("To do:", outcome.advice)):
             for line in lines:
                 show.line(f"{head:<7} {line}")
+
+
 def download(
     pod: Pod,
     form: Annotated[
@@ -125,6 +127,5 @@ def _table(found: list[wire_archives.Generation]) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (archives, restore, recover, alarms):
-    for command in (archives, restore, download, alarms):
+    for command in (archives, restore, recover, download, alarms):
         app.command()(command)

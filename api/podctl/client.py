@@ -105,6 +105,7 @@ class Client:
     def recover(self, pod_id: str) -> wire_archives.Recovery:
         """Say what is wrong, save what is there, start anew."""
         return self._call(wire_archives.Recovery, "POST", f"{_pod(pod_id)}:recover")
+
     @contextmanager
     def download(self, pod_id: str, params: dict[str, Any]) -> Iterator[httpx.Response]:
         """The answer, whose bytes are read within the block. Raises `Failed`, also when it is cut short."""
