@@ -1,7 +1,6 @@
 """Laws of chains: after any row of changes, each with its archive, each archive restores to its tree."""
 
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,13 +15,12 @@ from node_agent.archive.commit import ArchiveRequest, ArchiveResult, NodeMemory,
 from node_agent.archive.compact import compact
 from node_agent.archive.incremental import remember_restored
 from node_agent.archive.memory import Memory
-from node_agent.archive.records import RACY_NS
 from node_agent.archive.restore import Origins, restore_archive
 from node_agent.directory_store import DirectoryStore
 from state.model import TargetKind
 from tests.support.random_trees import Tree, build, trees
 from tests.support.tree_changes import Change, apply, changes
-from tests.support.trees import Snapshot, differences, snapshot
+from tests.support.trees import Snapshot, differences, settle, snapshot
 
 SEQUENCE = itertools.count()
 lawful = settings(
@@ -63,7 +61,7 @@ class Place:
         node = NodeMemory(self.memory)
         if self.last:
             node = NodeMemory(self.memory, self.last.manifest_key, self.last.manifest_digest)
-        time.sleep(RACY_NS / 1e9)
+        settle()
         self.last = write_archive(self.store, request, source, node=node)
         return self.last
 

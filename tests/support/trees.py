@@ -6,10 +6,13 @@
 import hashlib
 import os
 import stat
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from node_agent.archive.records import RACY_NS
 
 # Bookkeeping of one node's overlay mount: an archive leaves it out.
 NODE_LOCAL_XATTRS = frozenset(
@@ -36,6 +39,11 @@ class Entry:
 
 
 Snapshot = dict[bytes, Entry]
+
+
+def settle() -> None:
+    """Until what was just written is old enough for the next look at it to be trusted."""
+    time.sleep(2 * RACY_NS / 1e9)
 
 
 def snapshot(root: Path) -> Snapshot:
