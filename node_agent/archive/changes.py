@@ -43,7 +43,8 @@ def plan_layer(
     kept = folded_from(found.live_bytes, tar_bytes, found.changed_bytes) if found.any else len(tar_bytes)
     if kept == 0:
         return None
-    _mark_resent(scanned, found, kept)
+    if kept < len(tar_bytes) or found.changed_links:
+        _mark_resent(scanned, found, kept)
     return _write(scanned, found, kept, dead, folder)
 
 
@@ -79,6 +80,7 @@ def _compare(scanned: Path, base: Path, layer_count: int, *, one_layer: bool) ->
             found.layers.append(_CHANGED)
             found.changed_bytes += now.weight
             found.changed_links.add(now.link)
+            _add_folders(found.folders, now.path)
     found.changed_links.discard(0)
     return found
 
@@ -110,10 +112,10 @@ def _first(now: Record | None, before: Record | None) -> int:
 def _mark_resent(scanned: Path, found: _Found, kept: int) -> None:
     """What goes with what changed: folded layers, other names of changed files; and the folders above."""
     for place, record in enumerate(read_records(scanned)):
-        if found.layers[place] >= kept or record.link in found.changed_links:
-            if found.layers[place] != _CHANGED:
-                found.gone.append((found.layers[place], member_name(record.path)))
-                found.layers[place] = _CHANGED
+        layer = found.layers[place]
+        if layer != _CHANGED and (layer >= kept or record.link in found.changed_links):
+            found.gone.append((layer, member_name(record.path)))
+            found.layers[place] = _CHANGED
             _add_folders(found.folders, record.path)
 
 

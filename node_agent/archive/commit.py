@@ -17,7 +17,7 @@ import structlog
 from node_agent.archive import manifest as manifests
 from node_agent.archive.capture import notices_of
 from node_agent.archive.errors import ArchiveConflict, ArchiveCorrupt, ArchiveError, SourceChanged
-from node_agent.archive.fingerprint import TreeScan, scan_tree
+from node_agent.archive.fingerprint import TreeScan, scan_tree, tree_fingerprint
 from node_agent.archive.incremental import Base, Increment, doubted, plan_increment, remember_saved
 from node_agent.archive.manifest import MANIFEST_BYTES_MAX, NOTICES_MAX, Manifest, Method
 from node_agent.archive.memory import Memory
@@ -123,8 +123,8 @@ def write_archive(
             progress=progress,
         )
         uploaded = upload.run()
-        after, _ = both(lambda: scan_tree(source_dir), lambda: upload.verify(uploaded))
-        if after.fingerprint != before.fingerprint:
+        after, _ = both(lambda: tree_fingerprint(source_dir), lambda: upload.verify(uploaded))
+        if after != before.fingerprint:
             raise SourceChanged(f"{source_dir} changed while it was archived: something still writes to it")
         before_commit()
         result = _commit(store, request, _manifest_of(request, fingerprint, before, uploaded))

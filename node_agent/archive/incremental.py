@@ -16,7 +16,7 @@ from node_agent.archive.layer_stream import read_dead
 from node_agent.archive.layers import INDEX_BYTES_MAX, encode_index
 from node_agent.archive.manifest import BlobRef, Manifest
 from node_agent.archive.memory import Memory
-from node_agent.archive.records import RACY_NS, member_name, record_of, writing
+from node_agent.archive.records import RACY_NS, line_of, member_name, writing
 from node_agent.archive.restore import Origins
 from node_agent.store import Store
 
@@ -86,7 +86,7 @@ def remember_restored(
 
             def record(path: bytes, seen: os.stat_result, identity: bytes) -> None:
                 layer = origins.layer_of(member_name(path))
-                writer.append(record_of(layer, path, seen, identity, trusted_before_ns))
+                writer.append_line(line_of(layer, path, seen, identity, trusted_before_ns))
 
             scan_tree(target_dir, record)
         memory.keep(manifest, digest, target_dir, records)

@@ -73,7 +73,7 @@ class Memory:
         return Baseline(str(head.get("manifest_digest")), _text(head.get("tree")), records)
 
     def keep(self, manifest: Manifest, digest: str, source_dir: Path, records: Path) -> None:
-        """The records are of the directory as the archive has it. Takes the file over."""
+        """The records, a file that is taken over, are of the directory as the archive has it."""
         folder = self._folder(manifest.kind, manifest.target_id)
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / f"records-{secrets.token_hex(8)}.zst"
@@ -84,6 +84,7 @@ class Memory:
             "tree": manifest.tree,
             "records": kept.name,
         })  # fmt: skip
+        (folder / _UPLOAD).unlink(missing_ok=True)
         self._sweep(folder, kept)
 
     def upload(self, kind: TargetKind, target_id: str) -> UploadedLayer | None:

@@ -47,23 +47,23 @@ class Record(NamedTuple):
         return b"%d %d %d %s\0" % self
 
 
-def record_of(layer: int, path: bytes, seen: stat_result, identity: bytes, trusted_before_ns: int) -> Record:
-    """The record of a scanned entry."""
-    kind, data_bytes = stat.S_IFMT(seen.st_mode), 0
+def line_of(layer: int, path: bytes, seen: stat_result, identity: bytes, trusted_before_ns: int) -> bytes:
+    """The record of a scanned entry, as it is in the file."""
+    kind, weight, link = stat.S_IFMT(seen.st_mode), HEAD_BYTES, 0
     if kind == stat.S_IFREG:
-        data_bytes = min(seen.st_size, seen.st_blocks * 512)
-    linked = seen.st_nlink > 1 and kind in (stat.S_IFREG, stat.S_IFLNK)
-    fields = identity.strip()
+        weight += -(-min(seen.st_size, seen.st_blocks * 512) // 512) * 512
+    if seen.st_nlink > 1 and kind in (stat.S_IFREG, stat.S_IFLNK):
+        link = seen.st_ino
     if seen.st_ctime_ns >= trusted_before_ns:
-        fields = _UNTRUSTED + b" " + fields.split(b" ", 1)[1]
-    return Record(layer, HEAD_BYTES + -(-data_bytes // 512) * 512, seen.st_ino * linked, fields + b" " + path)
+        identity = b" " + _UNTRUSTED + identity[identity.index(b" ", 1) :]
+    return b"%d %d %d%s %s\0" % (layer, weight, link, identity[:-1], path)
 
 
 def recorder(write: "Writer", trusted_before_ns: int) -> Recorder:
     """For `scan_tree`: entries of layer 0."""
 
     def record(path: bytes, seen: stat_result, identity: bytes) -> None:
-        write.append(record_of(0, path, seen, identity, trusted_before_ns))
+        write.append_line(line_of(0, path, seen, identity, trusted_before_ns))
 
     return record
 

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,11 +34,11 @@ from node_agent.archive.errors import (
 from node_agent.archive.restore import restore_archive
 from node_agent.directory_store import DirectoryStore
 from node_agent.open_store import open_store
-from node_agent.store import BlobWriter, StoredBlob
 from state.model import TargetKind
 from tests.support.s3_servers import BUCKET, CREDENTIALS, moto_server, rclone_server
 from tests.support.small_disk import small_disk
 from tests.support.trees import differences, snapshot
+from tests.support.tripwire import Crash, Tripwire
 
 REQUEST = ArchiveRequest(
     kind=TargetKind.POD,
@@ -54,60 +54,6 @@ REQUEST = ArchiveRequest(
 )
 MANIFEST_KEY = "archives/pod/p-1/3-5/manifest.json"
 BLOB_KEY = "archives/pod/p-1/3-5/tree.tar.zst"
-
-
-class Crash(BaseException):
-    """The process ends here."""
-
-
-class Tripwire(DirectoryStore):
-    """A directory store that writes down its effects, and crashes before or after one of them."""
-
-    def __init__(self, root: Path, crash_at: int = -1, *, after: bool = False) -> None:
-        super().__init__(root)
-        self.effects: list[str] = []
-        self._crash_at = crash_at
-        self._after = after
-
-    @contextmanager
-    def effect(self, name: str) -> Iterator[None]:
-        """One thing that changes or reads the store."""
-        trips = len(self.effects) == self._crash_at
-        self.effects.append(name)
-        if trips and not self._after:
-            raise Crash
-        yield
-        if trips:
-            raise Crash
-
-    def open_writer(self, key: str) -> BlobWriter:
-        with self.effect("open"):
-            return _TripwireWriter(self, super().open_writer(key))
-
-    def open_reader(self, key: str) -> AbstractContextManager[Iterator[bytes]]:
-        with self.effect("read back"):
-            return super().open_reader(key)
-
-    def put_manifest(self, key: str, data: bytes, *, only_if_absent: bool = True) -> None:
-        with self.effect("manifest"):
-            super().put_manifest(key, data, only_if_absent=only_if_absent)
-
-
-class _TripwireWriter(BlobWriter):
-    def __init__(self, store: Tripwire, inner: BlobWriter) -> None:
-        self._store = store
-        self._inner = inner
-
-    def write(self, data: bytes) -> None:
-        with self._store.effect("write"):
-            self._inner.write(data)
-
-    def commit(self) -> StoredBlob:
-        with self._store.effect("commit"):
-            return self._inner.commit()
-
-    def abort(self) -> None:
-        self._inner.abort()
 
 
 @pytest.fixture

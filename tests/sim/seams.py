@@ -37,6 +37,7 @@ def installed(time: SimTime, trees: Trees) -> Iterator[None]:
         (archives, "tree_fingerprint", trees.fingerprint),
         (archives, "restore_archive", trees.restore),
         (commit, "scan_tree", trees.scan),
+        (commit, "tree_fingerprint", trees.fingerprint),
         (commit, "both", lambda one, other: (one(), other())),
         (upload, "capture_tree", trees.capture),
         (tick, "claim_due", lambda db, limit, again: db.claim_due(limit, again)),
