@@ -280,7 +280,7 @@ def test_a_pod_goes_away_and_comes_back_again_and_again(node: DockerNode) -> Non
         )
         before = pod_tree(node.container(POD, epoch=epoch).id)
         node.done(StopPod(), POD, epoch=epoch)
-        made = node.done(ArchivePod(number=epoch, base=source_of(saved)), POD, epoch=epoch).archive
+        made = node.done(ArchivePod(number=epoch, base=source_of(saved)), POD, epoch=epoch)
         assert made is not None
         saved = made
         layers.append(len(check_archive(node.store, made.manifest_key, made.manifest_digest).layers))

@@ -1,0 +1,58 @@
+"""Deliberate bugs in archives of several layers."""
+
+from tests.mutants.runner import Mutant
+
+_LAWS = "tests/property/test_archive_chain_laws.py"
+_CHAIN = "tests/integration/test_archive_chain.py"
+
+CHAIN_MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "what is deleted stays alive in its layer",
+        "LAW 8",
+        "node_agent/archive/changes.py",
+        "        if before is not None:\n            found.gone.append((layer, member_name(before.path)))",
+        "        if before is not None and now is not None:\n"
+        "            found.gone.append((layer, member_name(before.path)))",
+        (f"{_LAWS}::test_every_archive_of_a_chain_restores_to_its_tree",),
+    ),
+    Mutant(
+        "a changed file is sent without its other names",
+        "LAW 8",
+        "node_agent/archive/changes.py",
+        "(layer >= kept or record.link in found.changed_links)",
+        "layer >= kept",
+        (f"{_LAWS}::test_every_archive_of_a_chain_restores_to_its_tree",),
+    ),
+    Mutant(
+        "a layer lacks the folders above its members",
+        "LAW 8",
+        "node_agent/archive/changes.py",
+        "            if layer == _CHANGED or path in found.folders:",
+        "            if layer == _CHANGED:",
+        (f"{_LAWS}::test_every_archive_of_a_chain_restores_to_its_tree",),
+    ),
+    Mutant(
+        "a record of another boot is trusted",
+        "LAW 8",
+        "node_agent/archive/memory.py",
+        '(found.get("version"), found.get("boot")) != (_VERSION, _boot_id())',
+        'found.get("version") != _VERSION',
+        (f"{_CHAIN}::test_a_memory_of_something_else_is_not_trusted",),
+    ),
+    Mutant(
+        "a broken base is built on",
+        "LAW 7",
+        "node_agent/archive/commit.py",
+        "Base(node.base_digest, check_archive(store, node.base_key, node.base_digest))",
+        "Base(node.base_digest, read_manifest(store, node.base_key, node.base_digest))",
+        (f"{_CHAIN}::test_a_base_that_is_broken_is_not_built_on",),
+    ),
+    Mutant(
+        "a restore does not count what it unpacks",
+        "LAW 8",
+        "node_agent/archive/layer_stream.py",
+        "    if kept != manifest.entries:",
+        "    if False:",
+        (f"{_CHAIN}::test_the_index_cannot_hide_a_file",),
+    ),
+)
