@@ -2,6 +2,7 @@
 
 from tests.mutants.agent import AGENT_MUTANTS
 from tests.mutants.archives import ARCHIVE_MUTANTS
+from tests.mutants.chains import CHAIN_MUTANTS
 from tests.mutants.control import CONTROL_MUTANTS
 from tests.mutants.lives import LIFE_MUTANTS
 from tests.mutants.runner import Mutant
@@ -217,6 +218,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *AGENT_MUTANTS,
     *ARCHIVE_MUTANTS,
+    *CHAIN_MUTANTS,
     *STATE_MUTANTS,
     *VISIT_MUTANTS,
     *CONTROL_MUTANTS,
