@@ -20,6 +20,7 @@ class Chain:
     def __init__(self, store: Store, memory_dir: Path, tree: Path) -> None:
         self.last: ArchiveResult | None = None
         self._store = store
+        self._memory_dir = memory_dir
         self._memory = Memory(memory_dir)
         self._tree = tree
         self._attempts = count(1)
@@ -37,7 +38,7 @@ class Chain:
             node = NodeMemory(self._memory, self.last.manifest_key, self.last.manifest_digest)
         request = ArchiveRequest(
             kind=TargetKind.WORKSPACE,
-            target_id="w-chain",
+            target_id=f"w-{self._memory_dir.name}",
             user_id="bench",
             epoch=1,
             attempt=next(self._attempts),
