@@ -1,6 +1,6 @@
 """The chore `export`: archives as one stream, for somebody who reads it at the gateway."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from node_agent.archive.commit import read_manifest
 from node_agent.archive.errors import ArchiveError
 from node_agent.archive.export import Part, as_tar, as_zip
+from node_agent.archive.oci import as_oci
 from node_agent.chores import ChoreContext, ChoreError, Handler
 from node_agent.gateway_client import Gateway, GatewayError
 from node_agent.store import Store
@@ -32,7 +33,11 @@ class _Asked(BaseModel):
     parts: Annotated[list[_PartAsked], Field(min_length=1, max_length=2)]
 
 
-_FORMS: dict[str, Callable[[Store, list[Part]], Iterator[bytes]]] = {"tar": as_tar, "zip": as_zip}
+_FORMS: Mapping[str, Callable[[Store, list[Part]], Iterator[bytes]]] = {
+    "tar": as_tar,
+    "zip": as_zip,
+    "oci": as_oci,
+}
 
 
 def export_handler(gateway: Gateway) -> Handler:
@@ -71,8 +76,6 @@ def _chunks(context: ChoreContext) -> Iterator[bytes]:
         asked = _Asked.model_validate(context.chore.request)
     except ValidationError as error:
         raise ChoreError(f"The request cannot be read: {error}", code="unreadable", permanent=True) from error
-    if asked.form not in _FORMS:
-        raise ChoreError(f"This node cannot give {asked.form} yet.", code="form_unknown", permanent=True)
     parts = [
         Part(read_manifest(context.store, part.manifest_key, part.manifest_digest), part.folder)
         for part in asked.parts

@@ -52,6 +52,14 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         ("tests/integration/test_images_kept.py::test_what_was_changed_in_the_store_is_noticed",),
     ),
     Mutant(
+        "an opaque folder of an image export lets the image's own shine through",
+        "LAW 7",
+        "node_agent/archive/oci.py",
+        '    opaque = info.pax_headers.get(OPAQUE) == "y"',
+        "    opaque = False",
+        ("tests/integration/test_archive_oci.py::test_the_engine_loads_a_pod_as_an_image",),
+    ),
+    Mutant(
         "epochs are not written down",
         "LAW 5",
         "node_agent/journal.py",
