@@ -7,6 +7,7 @@ import structlog
 from reconciler.retention import DAY, Keep, Kept, retained
 from reconciler.tick import Leading
 from state.chores import prune, take_back_lost
+from state.compactions import make_due_compactions
 from state.copies import make_checkpoints, make_recoveries
 from state.database import Connection, Database
 from state.leader import assert_leading
@@ -49,6 +50,7 @@ def attend_retention(db: Database, limits: Limits, leading: Leading, now: dateti
             assert_leading(connection, leading.leadership)
             targets = due_targets(connection, TARGETS_AT_ONCE_MAX)
             retired += _retire(connection, targets, limits, now)
+            make_due_compactions(connection, targets)
         if len(targets) < TARGETS_AT_ONCE_MAX:
             break
     return retired

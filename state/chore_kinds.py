@@ -6,12 +6,14 @@ The one place where kinds are put together.
 from collections.abc import Mapping
 
 from state.chores import Applies, nothing_to_do
+from state.compactions import COMPACT, COMPACT_APPLIES
 from state.copies import COPY_APPLIES
 from state.scrubs import SCRUB, SCRUB_APPLIES
 from state.streams import EXPORT
 from state.sweeps import SWEEP, SWEEP_APPLIES, TIDY, TIDY_APPLIES
 
 APPLIES: Mapping[str, Applies] = {
+    COMPACT: COMPACT_APPLIES,
     SCRUB: SCRUB_APPLIES,
     SWEEP: SWEEP_APPLIES,
     TIDY: TIDY_APPLIES,

@@ -64,11 +64,16 @@ class Installation:
                 connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")  # type: ignore[arg-type]
 
     def attend(self, limits: Limits | None = None) -> list[str]:
-        """The reconciler's clock, and a node that does all chores; their kinds and how they ended."""
+        """The reconciler's clock, and then a node; the kinds of the chores that it did."""
         control = self.control
         now = database_clock(control.db)
         attend_retention(control.db, limits or control.limits, control.leading, now)
         attend_chores(control.db, limits or control.limits, control.leading)
+        return self.do_chores()
+
+    def do_chores(self) -> list[str]:
+        """A node that does all chores; their kinds."""
+        control = self.control
         done: list[str] = []
         runner = ChoreRunner(
             self.store, HANDLERS, at_once_max=5, bytes_per_s_max=1 << 40, changed=lambda: None
