@@ -78,7 +78,11 @@ def remember_restored(
     target_dir: Path,
     origins: Origins,
 ) -> None:
-    """Take down a tree that was just restored, before anybody else writes to it."""
+    """Take down a tree that was just restored, before anybody else writes to it.
+
+    Waits for a tick of the kernel's clock first: else most of a small tree could not be trusted.
+    """
+    time.sleep(RACY_NS / 1e9)
     trusted_before_ns = time.time_ns() - RACY_NS
     with doubted("remember"), memory.drafts() as folder:
         records = folder / "restored"

@@ -20,7 +20,7 @@ from node_agent.archive.fingerprint import Recorder
 HEAD_BYTES = 1536
 # Two changes within one tick of the kernel's clock have one ctime (ticks are up to 10 ms long): an entry that
 # changed right before it was looked at may change again unseen.
-RACY_NS = 20_000_000
+RACY_NS = 12_000_000
 
 _LEVEL = 1
 _BATCH_BYTES = 1 << 18
