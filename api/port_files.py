@@ -21,7 +21,8 @@ from api.port_links import is_allowed
 from api.settings import ApiSettings
 from state import pod_ports
 from state.database import Database, DatabaseUnavailable
-from state.pod_ports import PodPort, Visibility
+from state.model import Visibility
+from state.pod_ports import PodPort
 from state.pods import PodAccess
 
 LEVEL_EVERY_S = 2.0

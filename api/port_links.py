@@ -2,7 +2,8 @@
 
 from api.links import base_of
 from api.settings import ApiSettings
-from state.pod_ports import PodPort, Visibility
+from state.model import Visibility
+from state.pod_ports import PodPort
 
 # nginx takes a link's `tkn` for a port's link by this prefix.
 LINK_PREFIX = "l."

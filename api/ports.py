@@ -8,8 +8,8 @@ from api.problems import ProblemError
 from api.settings import ApiSettings
 from api.wire_ports import Port, PortList, SetPort
 from state import pod_ports
-from state.model import Desired
-from state.pod_ports import PodPort, Visibility
+from state.model import Desired, Visibility
+from state.pod_ports import PodPort
 
 
 async def list_ports(call: Call[wire.NoQuery, None]) -> Answer:

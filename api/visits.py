@@ -1,7 +1,7 @@
 """What the start page calls, for somebody whom nginx has admitted to the pod. Cheap: one read each."""
 
 from api import start_page, wire
-from api.links import link_to
+from api.links import base_of, link_to
 from api.operation import Answer, Call
 from api.pods import read_pod
 from api.problems import ProblemError
@@ -30,7 +30,9 @@ async def enter_pod(call: Call[EnterQuery, None]) -> Answer:
     link = await link_to(call.deps, status, visit=call.visit, to=call.query.to, reuse="any")
     if link is None:
         raise ProblemError("pod_not_running", f"It is {status.actual}.")
-    return Answer(Entered(url=link.url), 303, {**_NOT_KEPT, "Location": link.url})
+    # Beside the address that was asked: the browser stays at the shape of address that it came by.
+    beside = f"../{link.url.removeprefix(base_of(call.deps.settings, status.id))}"
+    return Answer(Entered(url=beside), 303, {**_NOT_KEPT, "Location": beside})
 
 
 async def _woken(call: Call[EnterQuery, None] | Call[WakeQuery, None], *, again: bool) -> PodStatus:

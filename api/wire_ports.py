@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from api.wire import Reply, Request
-from state.pod_ports import Visibility
+from state.model import Visibility
 
 
 class SetPort(Request):

@@ -31,7 +31,7 @@ class Visit(Reply):
 class Entered(Reply):
     """The way into the pod; browsers follow the `Location` header."""
 
-    url: str
+    url: str = Field(description="Relative to the address that was asked.")
 
 
 # Printable, below the pod's own address: it cannot lead to another host, nor end the header it is put into.

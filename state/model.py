@@ -10,6 +10,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 
+class Visibility(StrEnum):
+    """Who sees an application: whoever is admitted to the pod; whoever has a link to it; everybody."""
+
+    PRIVATE = "private"
+    LINK = "link"
+    PUBLIC = "public"
+
+
 class Desired(StrEnum):
     """What somebody wants of a pod. `DELETED` is a tombstone: the only road to removal, and one way."""
 

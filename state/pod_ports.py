@@ -2,24 +2,16 @@
 
 import secrets
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from state import events
 from state.database import Database
+from state.model import Visibility
 from state.pods import PodAccess
 
 LINK_ID_BYTES = 24
 PORTS_OF_POD_MAX = 20
 OPEN_PORTS_MAX = 20_000
-
-
-class Visibility(StrEnum):
-    """Who sees an application: whoever is admitted to the pod; whoever has a link to it; everybody."""
-
-    PRIVATE = "private"
-    LINK = "link"
-    PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from api import wire, wire_archives
+from api import wire, wire_archives, wire_ports
 from api.podctl.connection import Connection, find
 from api.podctl.failing import Failed
 from api.values import PAGE_SIZE_MAX
@@ -123,6 +123,15 @@ class Client:
             raise Failed(
                 "download_cut", f"The download was cut: {error}.", "What has come is not all: ask again."
             ) from error
+
+    def ports(self, pod_id: str) -> list[wire_ports.Port]:
+        """The ports of a pod that are open to others."""
+        return self._call(wire_ports.PortList, "GET", f"{_pod(pod_id)}/ports").ports
+
+    def set_port(self, pod_id: str, port: int, visibility: str) -> wire_ports.Port:
+        """Say who may see the application on a port."""
+        path = f"{_pod(pod_id)}/ports/{port}"
+        return self._call(wire_ports.Port, "PUT", path, json={"visibility": visibility})
 
     def alarms(self) -> list[wire.Alarm]:
         """What somebody should look at."""

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from api import wire
-from api.podctl import archives, keeping, local, operators, revoking, show, waiting
+from api.podctl import archives, keeping, local, operators, ports, revoking, show, waiting
 from api.podctl.client import connect
 from api.podctl.failing import told
 from api.podctl.operators import Json
@@ -191,6 +191,7 @@ def events(
 
 
 archives.register(app)
+ports.register(app)
 keeping.register(app)
 operators.register(app)
 revoking.register(app)

@@ -140,3 +140,12 @@ def test_a_thousand_tabs_of_a_sleeping_pod_ask_nobody(front: Front) -> None:
     assert pages == {503: 100}
     assert front.api.seen == []
     assert front.reached() == 0
+
+
+def test_an_address_that_can_be_kept_leads_to_the_pod(front: Front) -> None:
+    """It holds no token: who has the pod's cookie goes on from there, others are told what to do."""
+    port = front.nginx.settings.https_port
+    for target in ("/open/pod-a", "/open/pod-a/"):
+        answer = front.nginx.ask(target, PAGE)
+        assert (answer.status, answer.header("Location")) == (303, f"https://pod-a.{POD_DOMAIN}:{port}/")
+    assert_refused(front.nginx.ask("/", PAGE, host=f"pod-a.{POD_DOMAIN}:{port}"))

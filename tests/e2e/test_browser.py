@@ -1,0 +1,312 @@
+"""Chromium on pods by host name and by path, through TLS: what learners see, and what must not leak."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.support.browser import (
+    CHROMIUM,
+    WORKBENCH_TIMEOUT_MS,
+    chromium,
+    open_workbench,
+    screenshot,
+)
+from tests.support.learners_network import LearnersNetwork, learners_network
+from tests.support.local_installation import ROOT, LocalInstallation, in_pod, local_installation
+from tests.support.patience import until
+
+DOMAIN = "pods.test"
+CUT_S = 60
+SCREENSHOTS = Path(os.environ.get("CODEPODS_SCREENSHOTS", "/tmp/codepods-screenshots"))
+SHAPES = ("subdomain", "path")
+# Browsers, builds and pods share the machine with whatever else it does.
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass
+class Classroom:
+    """An installation with both shapes of address, and a browser in a network of its own."""
+
+    installation: LocalInstallation
+    network: LearnersNetwork
+    browser: Browser
+    links: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> str:
+        """Of nginx."""
+        return self.installation.environment["CODEPODS_HTTPS_PORT"]
+
+    def base(self, pod: str, shape: str) -> str:
+        """Where the pod's pages begin."""
+        if shape == "path":
+            return f"https://{DOMAIN}:{self.port}/pods/{pod}/"
+        return f"https://{pod}.{DOMAIN}:{self.port}/"
+
+    def open(self, user: str, shape: str) -> tuple[str, str]:
+        """A running pod of this user, and a fresh link to it of this shape."""
+        opened = self.installation.open(user)
+        pod, link = opened["pod_id"], opened["url"]
+        self.links.append(link)
+        return pod, link.replace(self.base(pod, "subdomain"), self.base(pod, shape))
+
+    def shell(self, pod: str, script: str) -> str:
+        """What a script prints in the pod."""
+        (container,) = self.installation.containers(pod)
+        return in_pod(container["Id"], script)
+
+    def wishes(self, pod: str) -> list[str]:
+        """Who wanted what of the pod, oldest first."""
+        told = f"FROM event WHERE pod_id = '{pod}' AND kind = 'desired' ORDER BY id"
+        return self.installation.psql(f"SELECT actor || ' ' || to_value {told}").stdout.splitlines()
+
+    @property
+    def nginx(self) -> Path:
+        """nginx's own directory."""
+        return self.installation.home / "nginx"
+
+
+@pytest.fixture(scope="module")
+def classroom() -> Iterator[Classroom]:
+    """Outside pytest's directories, which nginx's workers may not enter."""
+    with tempfile.TemporaryDirectory(prefix="codepods-browser-") as directory:
+        root = Path(directory)
+        root.chmod(0o711)
+        installation = LocalInstallation(root / "home", 1)
+        port = installation.environment["CODEPODS_HTTPS_PORT"]
+        settings = {
+            **{
+                name: value
+                for name, value in installation.environment.items()
+                if name.startswith("CODEPODS_")
+            },
+            "CODEPODS_URL_SHAPE": "subdomain",
+            "CODEPODS_BASE_URL": f"https://{DOMAIN}:{port}",
+            "CODEPODS_PORT_SHARING": "public",
+        }
+        with (
+            local_installation(root / "home", nodes=1, **settings) as running,
+            learners_network(root, CHROMIUM) as network,
+            chromium(
+                str(network.browser),
+                f"--host-resolver-rules=MAP *.{DOMAIN} {network.here},MAP {DOMAIN} {network.here}",
+                "--ignore-certificate-errors",
+            ) as browser,
+        ):
+            yield Classroom(running, network, browser)
+
+
+@pytest.fixture
+def profile(classroom: Classroom) -> Iterator[BrowserContext]:
+    """A fresh profile of the browser."""
+    context = classroom.browser.new_context(viewport={"width": 1280, "height": 800})
+    yield context
+    context.close()
+
+
+def _nothing_leaked(classroom: Classroom, *pages: Page) -> None:
+    """No token of a link in a history, a log, or in what a pod keeps and sees."""
+    secrets = [link.partition("tkn=")[2].partition("&")[0][-40:] for link in classroom.links]
+    logs = [*classroom.nginx.glob("logs/*"), *classroom.installation.home.glob("log/*")]
+    told = "".join(path.read_text(errors="replace") for path in logs)
+    for page in pages:
+        session = page.context.new_cdp_session(page)
+        entries = session.send("Page.getNavigationHistory")["entries"]
+        told += "".join(entry["url"] for entry in entries)
+        told += page.evaluate("document.referrer")
+    for pod in {link.partition("://")[2].partition(".")[0] for link in classroom.links}:
+        told += classroom.shell(
+            pod, "cat ~/.local/share/code-server/*.json ~/.local/share/code-server/*/*.log || true"
+        )
+        told += classroom.shell(pod, "find ~/.local/share/code-server -name '*.log' -exec cat {} +")
+    assert [secret for secret in secrets if secret in told] == []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_visit_wakes_a_pod_and_a_tab_does_not(
+    classroom: Classroom, profile: BrowserContext, shape: str
+) -> None:
+    """The tab of a pod that was put to rest tries again and again, in vain; a new visit leads back in."""
+    pod, link = classroom.open(f"sleeper-{shape}", shape)
+    tab = profile.new_page()
+    open_workbench(tab, link)
+    address = tab.url
+    tries: list[str] = []
+    tab.on("websocket", lambda socket: tries.append(socket.url))
+    classroom.installation.run("archive", pod, "--wait")
+    before = classroom.wishes(pod)
+
+    until(lambda: (tab.wait_for_timeout(200), len(tries) >= 2)[1], "the tab did not try to come back")
+    assert classroom.wishes(pod) == before
+
+    visit = profile.new_page()
+    with visit.expect_response(
+        lambda response: response.url.endswith(":wake") or "_start/wake" in response.url
+    ):
+        answer = visit.goto(address)
+    assert answer is not None
+    assert answer.status == 503
+    visit.get_by_role("heading").wait_for()
+    screenshot(visit, SCREENSHOTS / f"start-page-{shape}.png")
+    visit.wait_for_selector(".monaco-workbench", timeout=WORKBENCH_TIMEOUT_MS)
+    assert visit.url == address
+    assert classroom.wishes(pod)[len(before) :] == [f"visit:sleeper-{shape} running"]
+    _nothing_leaked(classroom, visit)
+
+
+# ---- applications ----------------------------------------------------------------------------------------
+
+_SHOWN = "() => JSON.parse(document.body.innerText)"
+_ECHO = """async (path) => {
+    const socket = new WebSocket(new URL(path, location.href.replace('https:', 'wss:')));
+    await new Promise((done, failed) => { socket.onopen = done; socket.onerror = failed; });
+    const heard = new Promise((done) => { socket.onmessage = (event) => done(event.data); });
+    socket.send('echo');
+    return await heard;
+}"""
+PYTHON_PACKAGES = ("anyio", "click", "h11", "idna", "sniffio", "starlette", "uvicorn", "websockets")
+PACKAGES_OF_PYTHON = Path(pytest.__file__).parents[1]
+
+
+def _put(classroom: Classroom, pod: str, sources: list[Path], target: str) -> None:
+    """Copy what the installer has fetched into the pod, as its user's."""
+    (container,) = classroom.installation.containers(pod)
+    classroom.shell(pod, f"mkdir -p {target}")
+    archive = ["tar", "-c", "--owner=1000", "--group=1000"]
+    for source in sources:
+        archive += ["-C", str(source.parent), source.name]
+    with subprocess.Popen(archive, stdout=subprocess.PIPE) as packed:
+        subprocess.run(
+            ["docker", "exec", "-i", "-u", "coder", container["Id"], "tar", "-x", "-C", target],
+            stdin=packed.stdout,
+            check=True,
+        )
+
+
+def _run_app(classroom: Classroom, pod: str) -> None:
+    """The application of tests/fixtures, on port 8000 of the pod."""
+    found = [PACKAGES_OF_PYTHON / name for name in PYTHON_PACKAGES if (PACKAGES_OF_PYTHON / name).exists()]
+    extra = list(PACKAGES_OF_PYTHON.glob("typing_extensions.py"))
+    _put(classroom, pod, [*found, *extra, ROOT / "tests" / "fixtures" / "app.py"], "/home/coder/app")
+    classroom.shell(pod, "cd ~/app && (nohup python3 app.py >~/app.log 2>&1 &)")
+    until(lambda: classroom.shell(pod, "curl -sf localhost:8000/up || true"), "the application did not start")
+
+
+def _run_vite(classroom: Classroom, pod: str, base: str) -> None:
+    """A page that Vite serves on port 5173 of the pod, with hot reload."""
+    serve = f"../node_modules/vite/bin/vite.js --port 5173 --strictPort --base {base}"
+    classroom.shell(
+        pod,
+        f"""cd ~/vite && kill $(cat ~/vite.pid 2>/dev/null) 2>/dev/null; mkdir -p page && cd page
+        echo '<!doctype html><p id=text></p><script type=module src="/main.js"></script>' > index.html
+        echo 'import {{ word }} from "./word.js"; const show = (it) => {{ text.innerText = it; }}; show(word);
+        import.meta.hot.accept("./word.js", (now) => show(now.word));' > main.js
+        echo 'export const word = "first";' > word.js
+        nohup /opt/code-server/lib/node {serve} > ~/vite.log 2>&1 & echo $! > ~/vite.pid""",
+    )
+    until(lambda: classroom.shell(pod, f"curl -sf localhost:5173{base} || true"), "Vite did not start")
+
+
+@pytest.fixture(scope="module")
+def workshop(classroom: Classroom) -> tuple[str, str]:
+    """A pod in which applications run, and a link to it."""
+    pod, link = classroom.open("maker", "subdomain")
+    _put(classroom, pod, [Path(sys.prefix, "vite").resolve() / "node_modules"], "/home/coder/vite")
+    _run_app(classroom, pod)
+    return pod, link
+
+
+def _app(classroom: Classroom, pod: str, port: int, shape: str, way: str = "proxy") -> str:
+    """The address of an application."""
+    if shape == "path":
+        return f"{classroom.base(pod, shape)}{way}/{port}/"
+    return f"https://{port}--{pod}.{DOMAIN}:{classroom.port}/"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_application_works_and_hears_no_secret(
+    classroom: Classroom, profile: BrowserContext, workshop: tuple[str, str], shape: str
+) -> None:
+    """Its pages, redirects, cookies and sockets; what it hears holds neither our cookies nor the session."""
+    pod, link = workshop
+    page = profile.new_page()
+    page.goto(link.replace(classroom.base(pod, "subdomain"), classroom.base(pod, shape)))
+    address = _app(classroom, pod, 8000, shape)
+
+    page.goto(f"{address}hello?x=1")
+    first = page.evaluate(_SHOWN)
+    page.goto(f"{address}away")
+
+    assert first["path"] == "/hello"
+    assert page.url == f"{address}there"
+    heard = page.evaluate(_SHOWN)["headers"]
+    assert heard["cookie"] == "seen=yes"
+    assert heard["host"] == "localhost:8000"
+    assert heard["x-forwarded-host"] == address.split("/")[2]
+    assert not any("codepods" in value or "tkn" in value for value in heard.values())
+    assert page.evaluate(_ECHO, f"{address}socket") == "echo"
+    assert "codepods" not in page.evaluate("document.cookie")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_vite_reloads_hot(
+    classroom: Classroom, profile: BrowserContext, workshop: tuple[str, str], shape: str
+) -> None:
+    """A change in the pod is on the page by itself, without the page being loaded again."""
+    pod, link = workshop
+    address = _app(classroom, pod, 5173, shape, "absproxy")
+    _run_vite(classroom, pod, "/" if shape == "subdomain" else f"/pods/{pod}/absproxy/5173/")
+    page = profile.new_page()
+    page.goto(link.replace(classroom.base(pod, "subdomain"), classroom.base(pod, shape)))
+    with page.expect_websocket():
+        page.goto(address)
+    page.get_by_text("first").wait_for()
+    page.evaluate("window.kept = 'yes'")
+
+    until(
+        lambda: (
+            classroom.shell(pod, "echo 'export const word = \"second\";' > ~/vite/page/word.js"),
+            page.wait_for_timeout(500),
+            page.inner_text("#text") == "second",
+        )[2],
+        "the change did not come",
+    )
+    assert page.evaluate("window.kept") == "yes"
+
+
+def test_a_port_is_opened_to_others_and_closed_again(
+    classroom: Classroom, profile: BrowserContext, workshop: tuple[str, str]
+) -> None:
+    """By link and to everybody, in a browser that knows nothing; then private: soon it is closed."""
+    pod, _ = workshop
+    address = _app(classroom, pod, 8000, "subdomain")
+    page = profile.new_page()
+
+    def status(url: str) -> int:
+        answer = page.goto(url)
+        return answer.status if answer else 0
+
+    assert status(address) == 403
+    url = classroom.installation.json("port", pod, "8000", "link")["url"]
+    until(lambda: status(url) == 200, "the link does not open")
+    assert page.url == address
+    assert [status(classroom.base(pod, shape)) for shape in SHAPES] == [403, 403]
+    assert status(_app(classroom, pod, 5173, "subdomain")) == 403
+    classroom.installation.run("port", pod, "8000", "private")
+    until(lambda: status(address) == 403, "the port is still open")
+
+    profile.clear_cookies()
+    classroom.installation.run("port", pod, "8000", "public")
+    for shape in SHAPES:
+        until(lambda shape=shape: status(_app(classroom, pod, 8000, shape)) == 200, "not open to everybody")
+        assert status(classroom.base(pod, shape)) == 403
+    classroom.installation.run("port", pod, "8000", "private")
+    for shape in SHAPES:
+        until(lambda shape=shape: status(_app(classroom, pod, 8000, shape)) == 403, "still open to everybody")
