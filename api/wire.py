@@ -217,6 +217,7 @@ class Progress(Reply):
     phase: str
     done_bytes: int = 0
     total_bytes: int | None = None
+    bytes_per_s: int | None = Field(None, description="Over the last seconds, where it is known.")
 
 
 class Stops(Reply):

@@ -24,6 +24,7 @@ from node_agent.facts import find_facts, store_facts, unknown_facts
 from node_agent.fencer import Fencer
 from node_agent.freezer import FROZEN, Freezer
 from node_agent.gateway_client import Gateway, GatewayError
+from node_agent.pace import Pace
 from node_agent.parts import Parts
 from node_agent.removal import sweep_all
 from node_agent.reporting import Known, build_report
@@ -162,13 +163,19 @@ class Agent:
         self.report_soon()
 
     def _noter(self, action: Action) -> Callable[[str, int, int | None], None]:
+        pace = Pace()
+
         def note(phase: str, done_bytes: int, total_bytes: int | None) -> None:
+            now = time.monotonic()
             said = StepProgress(
-                action_id=action.id, phase=phase, done_bytes=done_bytes, total_bytes=total_bytes
+                action_id=action.id,
+                phase=phase,
+                done_bytes=done_bytes,
+                total_bytes=total_bytes,
+                bytes_per_s=pace.at(now, phase, done_bytes),
             )
             with self._handing_over:
                 self._progress[action.id] = said
-            now = time.monotonic()
             if now - self._progress_told_at_s > PROGRESS_EVERY_S:
                 self._progress_told_at_s = now
                 self.report_soon()

@@ -21,6 +21,7 @@ from node_agent.archive.incremental import remember_restored
 from node_agent.archive.manifest import Manifest
 from node_agent.archive.memory import Memory
 from node_agent.archive.restore import Origins, restore_archive
+from node_agent.attended_store import AttendedStore
 from node_agent.errors import DiskFull, ProofVoid, StepError
 from node_agent.labels import IMAGE
 from node_agent.labs import place_lab
@@ -54,6 +55,10 @@ class Archives:
     def store(self) -> Store:
         """For chores, which are no steps."""
         return self._store
+
+    def attended(self, check: Callable[[], None]) -> "Archives":
+        """The same for one action: `check` raises when it is no longer wanted, and transfers end there."""
+        return Archives(AttendedStore(self._store, check), self._memory)
 
     def save_pod(
         self,

@@ -44,6 +44,7 @@ class Performer:
 
     def __init__(self, parts: Parts, action: Action, fence: Fence, note: ProgressNote) -> None:
         self._parts = parts
+        self._archives = parts.archives.attended(fence.check)
         self._action = action
         self._fence = fence
         self._note = note
@@ -62,7 +63,7 @@ class Performer:
         return None
 
     def _save(self, step: SaveContainer | SaveVolume) -> ArchiveMade:
-        archives, note = self._parts.archives, partial(self._note, "saving")
+        archives, note = self._archives, partial(self._note, "saving")
         if isinstance(step, SaveContainer):
             container = self._inspect(step.container_id)
             still = partial(self._pod_is_still, container)
@@ -95,7 +96,7 @@ class Performer:
             case PullImage(spec):
                 self._pull(spec)
             case PlaceLab(lab):
-                self._parts.archives.place_lab(self._volume(), lab, self._action.pod_id or "")
+                self._archives.place_lab(self._volume(), lab, self._action.pod_id or "")
             case MakeContainer(spec, image_id, source):
                 self._make_container(spec, image_id, source)
             case _ as never:
@@ -185,7 +186,7 @@ class Performer:
 
     def _restore(self, source: ArchiveSource, target_dir: str) -> None:
         note = partial(self._note, "restoring")
-        self._parts.archives.restore(self._action, source, target_dir, note)
+        self._archives.restore(self._action, source, target_dir, note)
         self._fence.check()
 
     def _plan(self, name: str, spec: PodSpec, image_id: str) -> ContainerPlan:

@@ -28,7 +28,8 @@ _UP = frozenset({Observed.RUNNING, Observed.STARTING, Observed.FAILED})
 # The open actions each desired state can live with; any other is taken back.
 WANTED_VERBS: dict[Desired, frozenset[Verb]] = {
     Desired.RUNNING: frozenset({Verb.CREATE_POD, Verb.RESTORE_POD, Verb.START_POD}),
-    Desired.STOPPED: frozenset({Verb.RESTORE_POD, Verb.STOP_POD}),
+    # Saving keeps the container: it is done ahead of time, or was wanted a moment ago and does no harm.
+    Desired.STOPPED: frozenset({Verb.RESTORE_POD, Verb.STOP_POD, Verb.ARCHIVE_POD}),
     Desired.ARCHIVED: frozenset({Verb.STOP_POD, Verb.ARCHIVE_POD, Verb.REMOVE_POD}),
     Desired.DELETED: frozenset({Verb.STOP_POD, Verb.REMOVE_POD}),
 }

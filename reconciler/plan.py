@@ -8,11 +8,12 @@ given its step, or the reason why it has to wait.
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from reconciler import failover
+from reconciler import failover, warm
 from reconciler.classify import WANTED_VERBS, Facts, active_workspace_failure, classify, is_silent
 from reconciler.placement import choose_node, why_no_room, with_reserved
 from reconciler.restoring import goes_back, in_words, pod_goes_back, put_aside, workspace_goes_back
 from reconciler.steps import STEPS, next_number, proof, source
+from reconciler.waking import CAPACITY_RETRY, TRANSIT_RETRY, TURN_RETRY, wake
 from state.model import (
     WITHDRAWING_VERBS,
     Limits,
@@ -44,12 +45,6 @@ from state.wire import (
     StartPod,
     WorkspaceStep,
 )
-
-# How soon to look again at what waits for a turn, for room, or for a node in between two states.
-TURN_RETRY = timedelta(milliseconds=250)
-CAPACITY_RETRY = timedelta(seconds=5)
-TRANSIT_RETRY = timedelta(seconds=2)
-SILENT_RETRY = timedelta(seconds=10)
 
 
 @dataclass(slots=True)
@@ -197,16 +192,23 @@ def _plan_volume(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Fac
     needed = any(facts.must_exist or facts.state is not Observed.ABSENT for facts in all_facts)
     needed = needed or any(goes_back(facts) for facts in all_facts)  # and comes back in a moment
     if workspace.open_action is not None:
-        _take_back_volume_step(this_pass, workspace, needed)
+        _take_back_volume_step(this_pass, workspace, all_facts, needed)
     elif any(facts.must_exist for facts in all_facts):
         _bring_volume(this_pass, workspace)
-    elif not needed and not any(pod.open_action for pod in workspace.pods):
-        _put_volume_away(this_pass, workspace)
+    elif not any(pod.open_action for pod in workspace.pods):
+        if needed:
+            _save_volume_ahead(this_pass, workspace, all_facts)
+        else:
+            _put_volume_away(this_pass, workspace)
 
 
-def _take_back_volume_step(this_pass: _Pass, workspace: WorkspaceView, needed: bool) -> None:
+def _take_back_volume_step(
+    this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Facts], needed: bool
+) -> None:
     action = workspace.open_action
     assert action is not None
+    if action.verb is Verb.ARCHIVE_WORKSPACE:
+        needed = warm.volume_in_use(all_facts)
     if not action.taken_back and needed == (action.verb in WITHDRAWING_VERBS):
         reason = "the workspace is wanted again" if needed else "no pod wants the workspace any more"
         this_pass.take_backs.append(TakeBack(action.id, reason))
@@ -231,14 +233,32 @@ def _put_volume_away(this_pass: _Pass, workspace: WorkspaceView) -> None:
     elif observed.state is not WorkspaceObserved.PRESENT or observed.fingerprint is None:
         _look_again(this_pass, workspace, f"the workspace is {observed.state}", TRANSIT_RETRY)
     elif archive is None or archive.fingerprint != observed.fingerprint:
-        number = next_number(archive, workspace.archives_made)
-        step = ArchiveWorkspace(number=number, base=source(archive) if archive else None)
-        _volume_step(this_pass, workspace, step, "no pod uses the workspace, and it is not saved yet")
+        _save_volume(this_pass, workspace, "no pod uses the workspace, and it is not saved yet")
     elif this_pass.now < archive.committed_at + this_pass.limits.archive_grace:
         left = archive.committed_at + this_pass.limits.archive_grace - this_pass.now
         _look_again(this_pass, workspace, "saved; the volume is kept a little longer", left)
     else:
         _volume_step(this_pass, workspace, RemoveWorkspace(proof=proof(archive)), "saved and verified")
+
+
+def _save_volume_ahead(this_pass: _Pass, workspace: WorkspaceView, all_facts: list[Facts]) -> None:
+    due_at = warm.volume_due_at(workspace, all_facts, this_pass.limits)
+    if due_at is None or workspace.placement is None:
+        return
+    node = this_pass.nodes[workspace.placement.node_id]
+    if this_pass.now < due_at:
+        _look_again(this_pass, workspace, "all pods rest; saved ahead in a while", due_at - this_pass.now)
+    elif not warm.has_room(node, this_pass.limits):
+        _look_again(this_pass, workspace, f"{node.id} has more urgent things to do", CAPACITY_RETRY)
+    else:
+        _save_volume(this_pass, workspace, "all pods rest; the workspace is saved ahead")
+
+
+def _save_volume(this_pass: _Pass, workspace: WorkspaceView, reason: str) -> None:
+    archive = workspace.archive
+    number = next_number(archive, workspace.archives_made)
+    step = ArchiveWorkspace(number=number, base=source(archive) if archive else None)
+    _volume_step(this_pass, workspace, step, reason)
 
 
 def _look_again(this_pass: _Pass, workspace: WorkspaceView, reason: str, after: timedelta) -> None:
@@ -286,11 +306,13 @@ def _plan_pod(this_pass: _Pass, facts: Facts, placed: bool) -> Decision:
         condition, reason = _workspace_outcome(this_pass, facts)
     elif condition in STEPS:
         condition, reason = _pod_step(this_pass, facts, condition, reason)
+    elif condition is Condition.SETTLED:
+        _save_pod_ahead(this_pass, facts)
     if (line := pod_goes_back(facts)) is not None:
         this_pass.go_backs.append(line)
     condition, reason = in_words(facts, condition, reason)
     pod = facts.pod
-    wake_at = _wake_at(this_pass, facts, condition)
+    wake_at = wake(facts, condition)
     return Decision(pod.id, facts.workspace.id, pod.generation, condition, reason, wake_at)
 
 
@@ -300,6 +322,15 @@ def _take_back_pod_step(this_pass: _Pass, facts: Facts) -> None:
     if not action.taken_back and action.verb not in WANTED_VERBS[facts.pod.desired]:
         reason = f"wanted {facts.pod.desired} now"
         this_pass.take_backs.append(TakeBack(action.id, reason))
+
+
+def _save_pod_ahead(this_pass: _Pass, facts: Facts) -> None:
+    """The pod stays settled: nobody waits for this, and a start takes it back."""
+    due_at, placement = warm.pod_due_at(facts), facts.workspace.placement
+    if due_at is None or placement is None or this_pass.now < due_at or facts.workspace.open_action:
+        return
+    if warm.has_room(this_pass.nodes[placement.node_id], this_pass.limits):
+        _pod_step(this_pass, facts, Condition.NEEDS_ARCHIVE, "stopped as desired, and saved ahead")
 
 
 def _placement_outcome(this_pass: _Pass, placed: bool) -> tuple[Condition, str]:
@@ -338,28 +369,3 @@ def _pod_step(this_pass: _Pass, facts: Facts, condition: Condition, reason: str)
         )
     )
     return condition, reason
-
-
-_FIXED_RETRIES: dict[Condition, timedelta] = {
-    Condition.WAITING_FOR_TURN: TURN_RETRY,
-    Condition.WAITING_FOR_CAPACITY: CAPACITY_RETRY,
-    Condition.IN_TRANSIT: TRANSIT_RETRY,
-    Condition.GOING_BACK: TRANSIT_RETRY,
-    Condition.NODE_SILENT: SILENT_RETRY,
-    Condition.ENGINE_AWAY: SILENT_RETRY,
-    Condition.WITHHELD: SILENT_RETRY,
-}
-
-
-def _wake_at(this_pass: _Pass, facts: Facts, condition: Condition) -> datetime | None:
-    """When time alone could change this decision; None when only a report or a wish can."""
-    if condition is Condition.NEEDS_PLACEMENT:
-        return this_pass.now
-    if condition in _FIXED_RETRIES:
-        return this_pass.now + _FIXED_RETRIES[condition]
-    if condition in (Condition.PARKED, Condition.BACKING_OFF):
-        failure = facts.failure or facts.workspace.failure
-        return failure.retry_at if failure else None
-    if condition is Condition.IN_GRACE and facts.pod.archive:
-        return facts.pod.archive.committed_at + this_pass.limits.archive_grace
-    return None

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     archive_grace: float = _seconds(
         _DEFAULTS.archive_grace, "How long a container is kept after it was archived."
     )
+    warm_after: float = _limit(
+        _DEFAULTS.warm_after, "After how long a stopped pod is saved ahead of its archival; it stays."
+    )
     backoff_first: float = _seconds(_DEFAULTS.backoff_first, "The wait after the first failure of a step.")
     backoff_max: float = _seconds(_DEFAULTS.backoff_max, "The longest wait between two tries of a step.")
     healthy_after: float = _seconds(
@@ -162,6 +165,7 @@ class Settings(BaseSettings):
             failover_after=timedelta(seconds=self.failover_after),
             checkpoint_every=timedelta(seconds=self.checkpoint_every),
             archive_grace=timedelta(seconds=self.archive_grace),
+            warm_after=_span(self.warm_after),
             backoff_first=timedelta(seconds=self.backoff_first),
             backoff_max=timedelta(seconds=self.backoff_max),
             healthy_after=timedelta(seconds=self.healthy_after),

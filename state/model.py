@@ -215,6 +215,8 @@ class ObservedPod:
     fingerprint: str | None = None
     # The node stops it by itself after so long without contact with us.
     self_fence_s: int | None = None
+    # Since when it has been in this state, by our clock.
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,8 @@ class Limits:
     # Running pods are saved this often, if something changed; zero: never.
     checkpoint_every: timedelta = timedelta(minutes=15)
     archive_grace: timedelta = timedelta(seconds=5)
+    # A pod that has been stopped for so long is saved ahead, and stays; None: only once it is to be archived.
+    warm_after: timedelta | None = timedelta(minutes=5)
     backoff_first: timedelta = timedelta(seconds=1)
     backoff_max: timedelta = timedelta(minutes=5)
     # A pod that ran this long before it exited is not in a crash loop.

@@ -86,6 +86,7 @@ def observed_pod_of(row: Row) -> ObservedPod | None:
         image_id=row["observed_image_id"],
         fingerprint=row["observed_fingerprint"],
         self_fence_s=row["observed_self_fence_s"],
+        since=row["observed_since"],
     )
 
 

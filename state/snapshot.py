@@ -99,6 +99,7 @@ _PODS = f"""
            o.state AS observed_state, o.node_id AS observed_node_id, o.epoch AS observed_epoch,
            o.container_id AS observed_container_id, o.image_id AS observed_image_id,
            o.fingerprint AS observed_fingerprint, o.self_fence_s AS observed_self_fence_s,
+           o.since AS observed_since,
            {_ARCHIVE_COLUMNS}, {_ACTION_COLUMNS}, {_RESTORATION_COLUMNS},
            {_archives_made("pod", "p.id")}
       FROM pod p

@@ -287,6 +287,8 @@ class StepProgress(Wire):
     phase: str
     done_bytes: int = 0
     total_bytes: int | None = None
+    # Over the last seconds; None while it is too early to say.
+    bytes_per_s: int | None = None
 
 
 class SyncRequest(Wire):

@@ -110,11 +110,12 @@ def doing(pod: wire.Pod) -> str:
 
 
 def how_far(progress: wire.Progress) -> str:
-    """The phase of a step, and how much of it is done."""
+    """The phase of a step, how much of it is done, and how fast it goes on."""
     if not progress.done_bytes and not progress.total_bytes:
         return progress.phase
     total = f" of {progress.total_bytes / MIB:.1f}" if progress.total_bytes else ""
-    return f"{progress.phase}, {progress.done_bytes / MIB:.1f}{total} MiB"
+    rate = f", {progress.bytes_per_s / MIB:.1f} MiB/s" if progress.bytes_per_s is not None else ""
+    return f"{progress.phase}, {progress.done_bytes / MIB:.1f}{total} MiB{rate}"
 
 
 @contextmanager

@@ -158,7 +158,8 @@ def test_only_confirmed_exits_are_archived(world: World) -> None:
             assert observed.state is Observed.STOPPED
         if step.step.verb == Verb.ARCHIVE_WORKSPACE:
             workspace = next(w for w in world.workspaces if w.id == step.workspace_id)
-            assert all(p.observed is None or p.observed.state is Observed.ABSENT for p in workspace.pods)
+            resting = (Observed.ABSENT, Observed.STOPPED)
+            assert all(p.observed is None or p.observed.state in resting for p in workspace.pods)
 
 
 @laws

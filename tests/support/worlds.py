@@ -86,7 +86,10 @@ def draw_pods(draw: st.DrawFn, pod_id: str, placement: Placement | None) -> PodV
         states = [Observed.RUNNING, Observed.STOPPED, Observed.STOPPED, *REPORTED_STATES]
         state = draw(st.sampled_from(states))
         fingerprint = draw(st.sampled_from(["f1", "f2", None])) if state is Observed.STOPPED else None
-        observed = ObservedPod(state, placement.node_id, placement.epoch, "c1", "sha256:image", fingerprint)
+        since = draw(st.sampled_from([None, NOW - timedelta(hours=1), NOW - timedelta(seconds=1)]))
+        observed = ObservedPod(
+            state, placement.node_id, placement.epoch, "c1", "sha256:image", fingerprint, since=since
+        )
     archive = draw(st.none() | st.sampled_from([archive_ref(pod_id, "f1", 60), archive_ref(pod_id, "f1", 1)]))
     verb = draw(st.sampled_from([verb for verb in Verb if verb.endswith("_pod")]))
     busy = placement is not None and draw(st.integers(0, 4)) == 0
