@@ -2,10 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 
-from node_agent.store import LIST_LIMIT_MAX, BlobWriter, Store, StoreCapabilities, StoredBlob
+from node_agent.store import (
+    LIST_LIMIT_MAX,
+    BlobWriter,
+    Store,
+    StoreCapabilities,
+    StoredBlob,
+    StoredEntry,
+)
 
 
 class AttendedStore(Store):
@@ -55,6 +62,20 @@ class AttendedStore(Store):
     def delete(self, key: str) -> None:
         """See Store."""
         self._store.delete(key)
+
+    def entries(
+        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
+    ) -> tuple[StoredEntry, ...]:
+        """See Store."""
+        return self._store.entries(prefix, after=after, limit=limit)
+
+    def delete_if_same(self, entry: StoredEntry) -> bool:
+        """See Store."""
+        return self._store.delete_if_same(entry)
+
+    def clock(self) -> datetime:
+        """See Store."""
+        return self._store.clock()
 
     def drop_unfinished(self, older_than: timedelta) -> int:
         """See Store."""
