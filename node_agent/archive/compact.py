@@ -53,6 +53,7 @@ def compact(store: Store, manifest: Manifest, run: str, *, progress: Progress = 
     not as the manifest says, ArchiveConflict, StoreError; the archive itself is never touched.
     """
     keys = _keys(manifest, run)
+    store = store.of_user(manifest.user_id)
     earlier = _committed(store, keys, manifest)
     if earlier:
         return earlier

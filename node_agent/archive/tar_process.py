@@ -29,6 +29,9 @@ _CREATE = (
     "--xattrs-exclude=security.ima",
     "--xattrs-exclude=security.evm",
 )
+# tar names sparse files by its process id. As the first process of a namespace it writes the same bytes for
+# the same tree each time, so that an upload goes on where it was cut.
+_ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--")
 # A chain's layers follow one another: folders get their times when all that is in them is there.
 _EXTRACT = (
     "--extract",
@@ -52,7 +55,14 @@ def create_argv(source_dir: Path, members: Path | None = None) -> list[str]:
     """Write the tree to standard output, with names relative to it; or those of its members alone that a
     file lists, each ended by a zero byte, in the same form as tar writes them."""
     listed = ["--no-recursion", "--null", "--verbatim-files-from", f"--files-from={members}"]
-    return ["tar", *_CREATE, "--file=-", f"--directory={source_dir}", *(listed if members else ["."])]
+    return [
+        *_ALONE,
+        "tar",
+        *_CREATE,
+        "--file=-",
+        f"--directory={source_dir}",
+        *(listed if members else ["."]),
+    ]
 
 
 def extract_argv(target_dir: Path) -> list[str]:

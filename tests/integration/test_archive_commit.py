@@ -180,10 +180,19 @@ def test_a_source_that_is_not_there_commits_nothing(store: DirectoryStore, tmp_p
 
 
 def kill_tar(_done: int, _total: int) -> None:
-    """kill -9 of the tar that this process has started."""
-    for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
-        if Path(f"/proc/{pid}/comm").read_text() == "tar\n":
-            os.kill(int(pid), signal.SIGKILL)
+    """kill -9 of the tar that this process has started, in a namespace of its own."""
+    for runner in children(threading.get_native_id()):
+        for pid in children(runner):
+            if Path(f"/proc/{pid}/comm").read_text() == "tar\n":
+                os.kill(pid, signal.SIGKILL)
+
+
+def children(thread_id: int) -> list[int]:
+    """Processes that the thread has started."""
+    found = Path(f"/proc/{thread_id}/task/{thread_id}/children")
+    if not found.exists():
+        found = Path(f"/proc/self/task/{thread_id}/children")
+    return [int(pid) for pid in found.read_text().split()]
 
 
 def test_a_tar_that_dies_commits_nothing(source: Path, store: DirectoryStore) -> None:

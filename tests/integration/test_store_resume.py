@@ -7,18 +7,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
 import pytest
 
+from node_agent.archive.commit import ArchiveRequest, write_archive
+from node_agent.archive.restore import restore_archive
 from node_agent.open_store import open_store
 from node_agent.s3_target import PART_BYTES
 from node_agent.store import Store, StoreConflict, StoreUnavailable
 from node_agent.uploads import UploadJournal
+from state.model import TargetKind
 from tests.support.s3_front import Front, front_before
 from tests.support.s3_servers import BUCKET, CREDENTIALS, moto_server, rclone_server
+from tests.support.trees import differences, snapshot
 
 MIB = 1 << 20
 KEY, LATER, NEXT_EPOCH = (f"archives/pod/p-1/{number}/tree.tar.zst" for number in ("3-5", "3-6", "4-6"))
@@ -304,3 +309,57 @@ def test_a_damaged_journal_costs_a_whole_write_and_nothing_else(tmp_path: Path) 
         note.write_bytes(content)
         write(store, KEY, blob(10))
     assert read(store, KEY) == b"".join(blob(10))
+
+
+def strange_tree(folder: Path) -> Path:
+    """Files that do not compress, a hole, links and attributes: all that tar has a header of its own for."""
+    source = random.Random(9)
+    (folder / "deep").mkdir(parents=True)
+    for number in range(BLOB_MIB):
+        (folder / "deep" / f"{number:03}").write_bytes(source.randbytes(MIB))
+    with (folder / "a hole").open("wb") as file:
+        file.truncate(50 * MIB)
+    (folder / "deep" / "hard").hardlink_to(folder / "a hole")
+    (folder / "deep" / ("long" * 50)).symlink_to("x" * 150)
+    os.setxattr(folder / "deep" / "001", "user.note", b"kept")
+    return folder
+
+
+REQUEST = ArchiveRequest(
+    kind=TargetKind.WORKSPACE,
+    target_id="w-1",
+    user_id="alice",
+    epoch=3,
+    attempt=5,
+    number=1,
+    created_at=datetime(2026, 1, 2, tzinfo=UTC),
+    fingerprint={"tree": "t"},
+    method="volume",
+)
+
+
+def test_an_archive_goes_on_where_it_was_cut(site: Site, tmp_path: Path) -> None:
+    """kill -9 of an archiving agent in mid-part: a later attempt saves the same tree for what is missing."""
+    source = strange_tree(tmp_path / "source")
+    site.front.stall_after_bytes = SOME_ARRIVED_MIB * MIB
+    program = (
+        "from pathlib import Path; from node_agent.open_store import open_store\n"
+        "from node_agent.archive.commit import write_archive\n"
+        "from node_agent.uploads import UploadJournal\n"
+        "from tests.integration.test_store_resume import REQUEST\n"
+        f"store = open_store({site.url!r}, UploadJournal(Path({str(site.journal_dir)!r})))\n"
+        f"write_archive(store, REQUEST, Path({str(source)!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as child:
+        assert site.front.stalled.wait(60)
+        child.kill()
+    site.front.heal()
+    arrived = arrived_bytes(site)
+    assert arrived >= PART_BYTES
+
+    made = write_archive(site.store(), replace(REQUEST, attempt=6), source)
+
+    assert site.front.sent_bytes <= made.manifest.size_bytes - arrived + HEADS_BYTES
+    (tmp_path / "target").mkdir()
+    restore_archive(site.direct, made.manifest, tmp_path / "target")
+    assert differences(snapshot(source), snapshot(tmp_path / "target")) == []
