@@ -86,7 +86,7 @@ def draw_pods(draw: st.DrawFn, pod_id: str, placement: Placement | None) -> PodV
         states = [Observed.RUNNING, Observed.STOPPED, Observed.STOPPED, *REPORTED_STATES]
         state = draw(st.sampled_from(states))
         fingerprint = draw(st.sampled_from(["f1", "f2", None])) if state is Observed.STOPPED else None
-        since = draw(st.sampled_from([None, NOW - timedelta(hours=1), NOW - timedelta(seconds=1)]))
+        since = draw(st.sampled_from([None, NOW - timedelta(hours=1)]))
         observed = ObservedPod(
             state, placement.node_id, placement.epoch, "c1", "sha256:image", fingerprint, since=since
         )
