@@ -15,7 +15,10 @@ and p99, so CPU per request is the figure to keep.
 - code-server: the workbench's style sheet (1.6 MB) from a container of the pod image, 4 connections.
 - WebSocket: round trips of 64 bytes one after another through one open socket to `bench/proxy_echo.py`.
 - Memory: growth of the worker's resident memory over 1,000 sockets that have each echoed once, on a fresh
-  nginx that has seen 50 already. TLS is in it, the kernel's own buffers are not.
+  nginx that has seen 50 already; with TLS, and without it as behind a balancer that does it. The kernel's own
+  buffers are not in it. The target is one without TLS.
+- 10,000 held: how long it takes from following a link to an echo through a socket, in turn where nothing is
+  open beside it and where 10,000 sockets are on the one worker, or as many as the limit of open files allows.
 - Rotation, reload: four clients ask without a pause and sockets are open while the key is rotated, or nginx
   reloaded, some times; failed requests (asked again once where a browser would), sockets that echo no more.
 
@@ -54,7 +57,7 @@ from bench.proxy_fronts import (
 )
 from bench.proxy_fronts import ours as start_ours
 from bench.proxy_fronts import plain as start_plain
-from bench.proxy_load import Browsers, EchoSocket, Load, burst, open_sockets
+from bench.proxy_load import Browsers, EchoSocket, Load, burst, open_sockets, opening
 from tests.support.nginx import front_directory
 
 T = TypeVar("T")
@@ -64,7 +67,8 @@ LOAD_CONNECTIONS = 16
 IDE_CONNECTIONS = 4
 SOCKETS_WARM = 50
 SOCKETS_HELD = 50
-OPEN_FILES_MAX = 8192
+# What a worker needs besides two for each socket: listeners, logs, kept answers, connections that open.
+FILES_BESIDES = 1600
 # nginx's old worker is told to end some time after the new one has started.
 RELOAD_SETTLES_S = 1.0
 
@@ -78,10 +82,12 @@ class Amounts:
     trips: int
     sockets: int
     events: int
+    held: int
+    openings: int
 
 
-FULL = Amounts(rounds=9, burst_s=2, trips=2000, sockets=1000, events=5)
-QUICK = Amounts(rounds=3, burst_s=1, trips=500, sockets=200, events=2)
+FULL = Amounts(rounds=9, burst_s=2, trips=2000, sockets=1000, events=5, held=10_000, openings=300)
+QUICK = Amounts(rounds=3, burst_s=1, trips=500, sockets=200, events=2, held=1000, openings=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +221,34 @@ def socket_rows(here: Site, amounts: Amounts) -> Iterator[Row]:
 
 def memory_rows(here: Site, amounts: Amounts) -> Iterator[Row]:
     """Memory of the worker for each open socket."""
-    with start_ours(here, f"{OURS}-memory") as mine, start_plain(here, "plain-memory") as other:
-        kib = [_kib_per_socket(front, amounts.sockets) for front in (mine, other)]
-    beside = f"{kib[0]:.0f} : {kib[1]:.0f} KiB ({amounts.sockets:,} open)"
-    yield Row("KiB per open WebSocket : plain-nginx", f"{kib[0]:.0f}", beside, kib[0], 40)
+    for tls, how, target in ((False, "without TLS", 40), (True, "with TLS", None)):
+        with (
+            start_ours(here, f"{OURS}-memory-{tls}", tls=tls) as mine,
+            start_plain(here, f"plain-memory-{tls}", tls=tls) as other,
+        ):
+            kib = [_kib_per_socket(front, amounts.sockets) for front in (mine, other)]
+        beside = f"{kib[0]:.0f} : {kib[1]:.0f} KiB ({amounts.sockets:,} open)"
+        yield Row(f"KiB per open WebSocket, {how} : plain-nginx", f"{kib[0]:.0f}", beside, kib[0], target)
+
+
+def held_rows(here: Site, amounts: Amounts) -> Iterator[Row]:
+    """Openings while very many sockets are held on one worker."""
+    names = pods("echo")
+    count = min(amounts.held, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_BESIDES) // 2)
+    times: dict[str, list[float]] = {"held": [], "idle": []}
+    with start_ours(here, "held") as many, start_ours(here, "idle") as none:
+        held = [(pod, many.cookie(pod)) for pod in (names[n % len(names)] for n in range(count))]
+        with open_sockets(many, held) as sockets:
+            for n in range(amounts.openings):
+                for front in (many, none) if n % 2 else (none, many):
+                    times[front.name].append(opening(front, names[n % len(names)]))
+            cut = sum(not one.alive() for one in sockets)
+    p99 = [statistics.quantiles(taken, n=100)[98] * 1e3 for taken in times.values()]
+    what = f"{count:,} sockets held"
+    yield Row(f"{what}: refused or cut", str(cut), f"{amounts.openings} more opened", cut, 0)
+    ratio = p99[0] / p99[1]
+    beside = f"{p99[0]:.1f} : {p99[1]:.1f} ms"
+    yield Row(f"{what}: p99 of an opening : with none", f"{ratio:.2f}", beside, ratio, 2.0)
 
 
 def _kib_per_socket(front: Front, count: int) -> float:
@@ -273,7 +303,7 @@ def _all_rows(amounts: Amounts, cache: Path, tell: Callable[[str], None]) -> lis
         rows = [*requests_rows(here, amounts, chp_command)]
         if ide is not None:
             rows += ide_rows(here, amounts)
-        for part in (socket_rows, memory_rows, rotation_rows, reload_rows):
+        for part in (socket_rows, memory_rows, rotation_rows, reload_rows, held_rows):
             rows += part(here, amounts)
     return rows
 
@@ -304,9 +334,8 @@ def main() -> int:
     if shutil.which("wrk") is None:
         print("wrk is not on PATH. Install it: apt-get install wrk (Debian)", file=sys.stderr)
         return 2
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    )
+    files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     os.sched_setaffinity(0, PROCESSORS[:-1] or PROCESSORS)
     console = Console(width=140)
     loaded = os.getloadavg()[0]

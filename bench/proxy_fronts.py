@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from api.access_files import ensure_revoked
-from api.access_token import AccessClaims, Keyring, seal
+from api.access_token import AccessClaims, Keyring, Use, seal
 from compose.layout import find_home
 from compose.nginx_config import TLS_CIPHERS, NginxSettings, find_nginx
 from compose.runtime_directory import discard, runtime_directory
@@ -29,7 +29,7 @@ from tests.support.nginx import WORKER_USER, free_port, running_nginx, self_sign
 
 # A pod's requests are limited to 200/s with a burst of 2,000: the load is spread, as that of a class is.
 PODS = 64
-WORKER_CONNECTIONS = 16_384
+WORKER_CONNECTIONS = 32_768
 START_TIMEOUT_S_MAX = 20.0
 IDE_START_TIMEOUT_S_MAX = 120.0
 INSTALL_TIMEOUT_S_MAX = 120
@@ -60,7 +60,7 @@ http {{
     map $upgrade $connection_header {{ default upgrade; "" close; }}
     map $pod $upstream_of_pod {{ {upstreams} }}
     server {{
-        listen 127.0.0.1:{port} ssl http2;
+        listen 127.0.0.1:{port}{tls};
         ssl_certificate {certificate};
         ssl_certificate_key {key};
         ssl_protocols TLSv1.2 TLSv1.3;
@@ -109,6 +109,7 @@ class Front:
     process: subprocess.Popen[bytes]
     keyring: Keyring | None = None
     keyring_file: Path | None = None
+    tls: bool = True
 
     @property
     def worker(self) -> int:
@@ -129,6 +130,13 @@ class Front:
 
     def cookie(self, pod: str) -> str:
         """The Cookie header of a browser that has opened this pod; others get one of the same length."""
+        return f"__Secure-codepods-{pod}={self._token(pod, 'cookie')}"
+
+    def link(self, pod: str) -> str:
+        """The target of a fresh link to this pod."""
+        return f"/pods/{pod}/x?tkn={self._token(pod, 'url')}"
+
+    def _token(self, pod: str, use: Use) -> str:
         keyring = self.keyring or Keyring.new()
         claims = AccessClaims(
             pod=pod,
@@ -139,7 +147,7 @@ class Front:
             expires_at=int(time.time()) + SESSION_LIFETIME_S,
             session_id=secrets.token_urlsafe(12),
         )
-        return f"__Secure-codepods-{pod}={seal(claims, keyring, 'cookie')}"
+        return seal(claims, keyring, use)
 
     def rotate(self) -> None:
         """A fresh key seals; the one before still opens. nginx is not told."""
@@ -193,7 +201,7 @@ def _echo() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def ours(site: Site, name: str) -> Iterator[Front]:
+def ours(site: Site, name: str, *, tls: bool = True) -> Iterator[Front]:
     """The front door as `compose/nginx_config.py` renders it, asked by cookie."""
     install = find_nginx()
     keyring, keyring_file = Keyring.new(), site.directory / f"{name}.keyring.json"
@@ -215,17 +223,19 @@ def ours(site: Site, name: str) -> Iterator[Front]:
         worker_processes=1,
         worker_connections=WORKER_CONNECTIONS,
         http2_directive=install.http2_directive,
+        tls=tls,
+        trusted_peers=() if tls else ("127.0.0.1/32",),
     )
     try:
         with running_nginx(settings) as nginx:
             pin(nginx.process.pid, proxy=True)
-            yield Front(name, site, settings.https_port, nginx.process, keyring, keyring_file)
+            yield Front(name, site, settings.https_port, nginx.process, keyring, keyring_file, tls)
     finally:
         discard(settings.prefix)
 
 
 @contextlib.contextmanager
-def plain(site: Site, name: str) -> Iterator[Front]:
+def plain(site: Site, name: str, *, tls: bool = True) -> Iterator[Front]:
     """nginx with a variable `proxy_pass` and no gate."""
     port, prefix = free_port(), site.directory / name
     upstreams = " ".join(f'"~^{kind}-" {address};' for kind, address in site.backends.items())
@@ -236,13 +246,14 @@ def plain(site: Site, name: str) -> Iterator[Front]:
         connections=WORKER_CONNECTIONS,
         upstreams=upstreams,
         port=port,
+        tls=" ssl http2" if tls else "",
         certificate=site.certificate,
         key=site.certificate_key,
         ciphers=":".join(TLS_CIPHERS),
     )
     with _nginx(prefix, config, port) as process:
         pin(process.pid, proxy=True)
-        yield Front(name, site, port, process)
+        yield Front(name, site, port, process, tls=tls)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ class EchoSocket:
     def __init__(self, front: Front, pod: str, cookie: str) -> None:
         plain = socket.create_connection(("127.0.0.1", front.port), timeout=TIMEOUT_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = front.site.tls.wrap_socket(plain, server_hostname="localhost")
+        self._socket = front.site.tls.wrap_socket(plain, server_hostname="localhost") if front.tls else plain
         host = f"localhost:{front.port}"
         self._socket.sendall(
             f"GET /pods/{pod}/socket HTTP/1.1\r\nHost: {host}\r\nOrigin: https://{host}\r\n"
@@ -107,6 +107,26 @@ class EchoSocket:
     def close(self) -> None:
         """Without a word."""
         self._socket.close()
+
+
+def opening(front: Front, pod: str) -> float:
+    """Seconds from following a link to an echo through a socket. Raises `UnavailableError` when refused."""
+    began = time.perf_counter()
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", front.port, context=front.site.tls, timeout=TIMEOUT_S
+    )
+    connection.request("GET", front.link(pod))
+    redeemed = connection.getresponse()
+    redeemed.read()
+    cookie = (redeemed.getheader("Set-Cookie") or "").partition(";")[0]
+    connection.request("GET", f"/pods/{pod}/", headers={"Cookie": cookie})
+    connection.getresponse().read()
+    one = EchoSocket(front, pod, cookie)
+    one.trip()
+    seconds = time.perf_counter() - began
+    one.close()
+    connection.close()
+    return seconds
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 # A client that does not acknowledge what was sent to it is given up after this: tcp(7), TCP_USER_TIMEOUT.
-# TCP alone tries for 15 minutes (tcp_retries2), and keepalive does not probe while anything is not
+# TCP alone tries for 15 minutes (tcp_retries2), and keepalive does not probe while data waits for its answer.
 # Where nothing is sent, so_keepalive (template) probes after 6, 9 and 12 s and gives up at 15 s. Something
 # sent just before that begins anew: 29 s at most, of the 30 within which it has to be noticed.
 UNACKNOWLEDGED_MS_MAX = 14_000
