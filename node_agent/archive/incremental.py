@@ -48,8 +48,9 @@ def plan_increment(
 
     Raises ArchiveCorrupt when the base's index is not as its manifest says, StoreError.
     """
-    manifest = base.manifest
-    baseline = memory.baseline(manifest.kind, manifest.target_id, source_dir)
+    manifest, baseline = base.manifest, None
+    with doubted("look up"):
+        baseline = memory.baseline(manifest.kind, manifest.target_id, source_dir)
     if baseline is None:
         return None
     compacted = baseline.manifest_digest != base.digest
@@ -85,6 +86,8 @@ def remember_restored(
     time.sleep(RACY_NS / 1e9)
     trusted_before_ns = time.time_ns() - RACY_NS
     with doubted("remember"), memory.drafts() as folder:
+        if folder is None:
+            return
         records = folder / "restored"
         with writing(records) as writer:
 

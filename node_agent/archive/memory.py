@@ -53,10 +53,14 @@ class Memory:
         shutil.rmtree(directory / _DRAFTS, ignore_errors=True)
 
     @contextmanager
-    def drafts(self) -> Iterator[Path]:
-        """A directory for files under way; it goes afterwards."""
+    def drafts(self) -> Iterator[Path | None]:
+        """A directory for files under way, which goes afterwards; None where none can be made."""
         folder = self._directory / _DRAFTS / secrets.token_hex(8)
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except OSError:
+            yield None
+            return
         try:
             yield folder
         finally:

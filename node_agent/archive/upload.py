@@ -81,7 +81,9 @@ class Upload:
         return Captured(blob, captured.warnings), (blob,)
 
     def _earlier(self) -> BlobRef | None:
-        found = self.memory.upload(self.kind, self.target_id) if self.memory else None
+        found = None
+        with doubted("look up an upload"):
+            found = self.memory.upload(self.kind, self.target_id) if self.memory else None
         if found is None or (found.tree, found.base_digest) != (self.scan.fingerprint, self._base_digest):
             return None
         return found.blob if self.store.head(found.blob.key) == found.blob.size_bytes else None

@@ -190,6 +190,22 @@ def test_a_memory_of_something_else_is_not_trusted(source: Path, tmp_path: Path,
     assert len(made.manifest.blobs) == 1
 
 
+@pytest.mark.parametrize("spoilt", ["a file in its place", "records cut", "heads cut"])
+def test_a_spoilt_memory_costs_a_full_archive(source: Path, tmp_path: Path, spoilt: str) -> None:
+    """The node's own files are a cache: whatever became of them, the archive comes to be, and is whole."""
+    first = based(source, tmp_path)
+    settle()
+    if spoilt == "a file in its place":
+        shutil.rmtree(tmp_path / "mem")
+        (tmp_path / "mem").write_text("")
+    for path in (tmp_path / "mem").glob("*/records-*" if spoilt == "records cut" else "*/*.json"):
+        os.truncate(path, path.stat().st_size // 2)
+    store = DirectoryStore(tmp_path / "store")
+    made = write_archive(store, replace(REQUEST, attempt=2), source, node=on_top_of(tmp_path / "mem", first))
+    assert len(made.manifest.blobs) == 1
+    assert differences(snapshot(source), snapshot(restored(store, made, tmp_path / "target"))) == []
+
+
 def test_the_index_cannot_hide_a_file(source: Path, tmp_path: Path) -> None:
     """An index that names too much, well made and well hashed: the restore counts entries, and refuses."""
     first = based(source, tmp_path)
