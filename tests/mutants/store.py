@@ -55,4 +55,28 @@ STORE_MUTANTS: tuple[Mutant, ...] = (
         'decrypt(nonce, data, b"")',
         (f"{_SEALED}::test_swapped_objects_are_refused",),
     ),
+    Mutant(
+        "a volume of a pod that is wanted running is saved ahead",
+        "warm stop",
+        "reconciler/warm.py",
+        "        or facts.pod.desired is Desired.RUNNING",
+        "        or False",
+        ("tests/property/test_plan_warm.py",),
+    ),
+    Mutant(
+        "saving ahead takes all of a node's open actions",
+        "LAW 15",
+        "reconciler/warm.py",
+        "    return node.open_actions < OPEN_ACTIONS_SHARE_MAX * limits.open_actions_per_node_max",
+        "    return True",
+        ("tests/property/test_plan_warm.py::test_a_busy_node_is_not_asked",),
+    ),
+    Mutant(
+        "an upload goes on though nobody wants it any more",
+        "warm stop",
+        "node_agent/perform.py",
+        "parts.archives.attended(fence.check)",
+        "parts.archives",
+        ("tests/integration/test_agent_cancel.py",),
+    ),
 )
