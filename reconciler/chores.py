@@ -1,5 +1,6 @@
 """Chores by the clock: which are due, and which have been with a lost node for too long."""
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 import structlog
@@ -60,7 +61,7 @@ def _retire(connection: Connection, targets: list[Target], limits: Limits, now: 
     keep, retired = Keep(limits.archives_kept, limits.archive_days_kept), 0
     deleted = deleted_pods(connection, targets, limits.deleted_pods_kept)
     for target, rows in kept_archives(connection, targets).items():
-        known = [Kept(row.id, row.number, row.committed_at, row.suspect, row.pinned) for row in rows]
+        known = [Kept(**asdict(row)) for row in rows]
         over = deleted.get(target, False)
         stay = frozenset() if over else retained(known, now, keep)
         dispensable = {archive.id for archive in known} - stay

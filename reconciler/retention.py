@@ -12,17 +12,27 @@ from datetime import UTC, datetime, timedelta
 
 # How soon to look at a target again of which something could be retired only by the day's turn.
 DAY = timedelta(days=1)
+# Of those that were taken while it ran; they are for a node that is lost, not for going back far.
+LIVE_KEPT = 2
+# Somebody has to find out that there is one, and to look into it.
+RECOVERED_KEPT = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An archive that is not retired. `pinned`: something is restored from it, or may be at any moment."""
+    """An archive that is not retired.
+
+    `pinned`: something is restored from it, or may be at any moment. `live`: taken while it ran; there may be
+    many of those a day. `recovered`: a copy of what a lost node still had, which nothing points at.
+    """
 
     id: str
     number: int
     committed_at: datetime
     suspect: bool = False
     pinned: bool = False
+    live: bool = False
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +49,14 @@ def retained(archives: Iterable[Kept], now: datetime, keep: Keep) -> frozenset[s
     good = [archive for archive in by_age if not archive.suspect]
     if not good:
         return frozenset(archive.id for archive in by_age)
-    stay = {archive.id for archive in good[: max(keep.newest, 1)]} | _last_of_days(good, now, keep.days)
+    made = [archive for archive in good if not archive.recovered]
+    settled = [archive for archive in made if not archive.live]
+    live = [archive for archive in made if archive.live]
+    stay = {archive.id for archive in (*settled[: max(keep.newest, 1)], *live[:LIVE_KEPT])}
+    stay |= _last_of_days(made, now, keep.days)
+    stay |= {a.id for a in by_age if a.recovered and now - a.committed_at < RECOVERED_KEPT}
     stay |= {archive.id for archive in by_age if archive.pinned} | {by_age[0].id}
-    oldest = min(archive.number for archive in good if archive.id in stay)
+    oldest = min((archive.number for archive in good if archive.id in stay), default=0)
     return frozenset(stay | {a.id for a in by_age if a.suspect and a.number > oldest})
 
 

@@ -20,6 +20,7 @@ _DUE = """
 # was recovered lately: whoever misses something needs time to notice.
 _ARCHIVES = """
     SELECT a.id, a.target_kind, a.target_id, a.number, a.committed_at, a.suspect_at IS NOT NULL AS suspect,
+           a.live, a.recovered,
            (EXISTS (SELECT 1 FROM pod p WHERE p.id = a.target_id AND p.archive_id = a.id)
             OR EXISTS (SELECT 1 FROM workspace w WHERE w.id = a.target_id AND w.archive_id = a.id)
             OR EXISTS (SELECT 1 FROM restoration r WHERE r.archive_id = a.id AND r.finished_at IS NULL)
@@ -64,6 +65,8 @@ class KeptRow:
     committed_at: datetime
     suspect: bool
     pinned: bool
+    live: bool
+    recovered: bool
 
 
 def due_targets(connection: Connection, limit: int) -> list[Target]:
@@ -76,8 +79,8 @@ def kept_archives(connection: Connection, targets: Sequence[Target]) -> Mapping[
     found: dict[Target, list[KeptRow]] = {target: [] for target in targets}
     arguments = {"kinds": [target.kind for target in targets], "ids": [target.id for target in targets]}
     for row in connection.execute(_ARCHIVES, arguments):
-        kept = KeptRow(row["id"], row["number"], row["committed_at"], row["suspect"], row["pinned"])
-        found[Target(row["target_kind"], row["target_id"])].append(kept)
+        target = Target(row.pop("target_kind"), row.pop("target_id"))
+        found[target].append(KeptRow(**row))
     return found
 
 

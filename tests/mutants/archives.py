@@ -14,7 +14,7 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "node_agent/sweep.py",
         "    if entry.modified_at > oldest:",
         "    if False:",
-        (_SWEEP,),
+        (f"{_SWEEP}::test_what_is_young_is_not_even_a_candidate",),
     ),
     Mutant(
         "what was seen once is cleared away at once",
@@ -78,7 +78,9 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "reconciler/restoring.py",
         "    gone = facts.state is Observed.ABSENT and pod.open_action is None",
         "    gone = facts.state is not Observed.RUNNING and pod.open_action is None",
-        ("tests/property/test_restoring_laws.py",),
+        (
+            "tests/property/test_restoring_laws.py::test_the_pointer_moves_only_when_nothing_is_left_on_a_node",
+        ),
     ),
     Mutant(
         "older files at the first read that fails",
@@ -94,6 +96,6 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "state/chores.py",
         "AND attempt = %(attempt)s\n       AND state = 'given' FOR UPDATE",
         "\n       AND state = 'given' FOR UPDATE",
-        (_CHORES,),
+        (f"{_CHORES}::test_a_lost_nodes_chore_goes_to_another_and_its_late_result_is_dropped",),
     ),
 )

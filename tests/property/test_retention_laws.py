@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.retention import Keep, Kept, retained
+from reconciler.retention import LIVE_KEPT, Keep, Kept, retained
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 KEEP = st.builds(Keep, newest=st.integers(0, 7), days=st.integers(0, 10))
@@ -16,7 +16,7 @@ def histories(draw: st.DrawFn, least: int = 0) -> list[Kept]:
     """Archives of one target, up to three weeks old, in any order; later ones have higher numbers."""
     ages = sorted(draw(st.lists(st.integers(0, 21 * 24 * 60), min_size=least, max_size=25)), reverse=True)
     made = [
-        Kept(f"a-{n}", n, NOW - timedelta(minutes=age), draw(st.booleans()), draw(st.booleans()))
+        Kept(f"a-{n}", n, NOW - timedelta(minutes=age), *(draw(st.integers(0, 3)) == 0 for _ in range(4)))
         for n, age in enumerate(ages, 1)
     ]
     return draw(st.permutations(made))
@@ -27,7 +27,7 @@ def test_the_newest_and_the_newest_that_is_well_are_always_kept(made: list[Kept]
     """Whatever else goes, the last state is there, and the last one that can be relied on."""
     stay = retained(made, NOW, keep)
     assert max(made, key=lambda one: one.number).id in stay
-    well = [one for one in made if not one.suspect]
+    well = [one for one in made if not (one.suspect or one.recovered)]
     assert not well or max(well, key=lambda one: one.number).id in stay
 
 
@@ -39,8 +39,8 @@ def test_what_something_is_restored_from_is_kept(made: list[Kept], keep: Keep) -
 
 @given(histories(), KEEP)
 def test_as_many_of_the_newest_as_asked_are_kept(made: list[Kept], keep: Keep) -> None:
-    """Of those that are well: a damaged one is no generation to go back to."""
-    well = sorted((one for one in made if not one.suspect), key=lambda one: -one.number)
+    """A damaged one is no generation to go back to, nor are the many that are taken while a pod runs."""
+    well = sorted((one for one in made if _settled(one)), key=lambda one: -one.number)
     assert {one.id for one in well[: keep.newest]} <= retained(made, NOW, keep)
 
 
@@ -50,7 +50,9 @@ def test_the_last_of_each_of_the_last_days_is_kept(made: list[Kept], keep: Keep)
     stay = retained(made, NOW, keep)
     for back in range(keep.days):
         day = (NOW - timedelta(days=back)).date()
-        of_day = [one for one in made if one.committed_at.date() == day and not one.suspect]
+        of_day = [
+            one for one in made if one.committed_at.date() == day and not (one.suspect or one.recovered)
+        ]
         assert not of_day or max(of_day, key=lambda one: one.number).id in stay
 
 
@@ -88,5 +90,15 @@ def test_looking_often_keeps_what_looking_once_does(
 @given(histories(), KEEP)
 def test_no_more_is_kept_than_the_rules_ask_for(made: list[Kept], keep: Keep) -> None:
     """Without pins and damage: the newest ones and one a day."""
-    plain = [Kept(one.id, one.number, one.committed_at) for one in made]
-    assert len(retained(plain, NOW, keep)) <= max(keep.newest, 1) + keep.days
+    plain = [Kept(one.id, one.number, one.committed_at, live=one.live) for one in made]
+    assert len(retained(plain, NOW, keep)) <= max(keep.newest, 1) + keep.days + LIVE_KEPT
+
+
+@given(histories(), KEEP)
+def test_recovered_copies_are_kept_for_a_month(made: list[Kept], keep: Keep) -> None:
+    """Whatever came after them."""
+    assert {one.id for one in made if one.recovered} <= retained(made, NOW, keep)
+
+
+def _settled(one: Kept) -> bool:
+    return not (one.suspect or one.live or one.recovered)

@@ -285,6 +285,12 @@ def test_what_no_archive_needs_goes_at_the_second_look(world: World) -> None:
     assert sweep(world.context(world.request()))["candidates"] == []
 
 
+def test_what_is_young_is_not_even_a_candidate(world: World) -> None:
+    """It may be of an upload that is under way, whoever else has seen it."""
+    result = sweep(world.context(world.request(doomed=sorted(world.objects()))))
+    assert (result["candidates"], result["deleted"], result["young"] > 0) == ([], [], True)
+
+
 def test_a_retired_archives_blob_that_a_kept_one_names_stays(world: World) -> None:
     """Chains lie under several attempts' prefixes."""
     base = world.archives[0].blobs

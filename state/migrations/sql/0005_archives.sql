@@ -213,6 +213,19 @@ BEGIN
     RETURN NULL;
 END
 $$;
+-- So does a copy that was made beside the steps.
+CREATE FUNCTION note_archived_target() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO store_target AS t (kind, id, check_at, sweep_at)
+    VALUES (NEW.target_kind, NEW.target_id, now(), now() + interval '3 days')
+        ON CONFLICT (kind, id) DO UPDATE SET check_at = least(t.check_at, excluded.check_at),
+            sweep_at = coalesce(t.sweep_at, excluded.sweep_at);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER archive_store_target AFTER INSERT ON archive
+    FOR EACH ROW EXECUTE FUNCTION note_archived_target();
+
 -- What a tombstone makes dispensable is looked at too; whoever put it up.
 CREATE FUNCTION note_deleted_target() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
