@@ -1,0 +1,104 @@
+"""Somebody's own tar as a workspace archive: theirs when it is restored, and nothing that leads out of it."""
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from node_agent.archive.commit import ArchiveRequest
+from node_agent.archive.incoming import ImportRefused, import_tree
+from node_agent.archive.restore import restore_archive
+from node_agent.directory_store import DirectoryStore
+from state.model import TargetKind
+
+REQUEST = ArchiveRequest(
+    kind=TargetKind.WORKSPACE,
+    target_id="w-1",
+    user_id="alice",
+    epoch=0,
+    attempt=1,
+    number=1,
+    created_at=datetime(2026, 1, 2, tzinfo=UTC),
+    fingerprint={"tree": "f"},
+    method="volume",
+)
+MADE = (
+    "mkdir -p t/d; echo one >t/d/file; ln t/d/file t/second; ln -s d/file t/link; mkfifo t/pipe; "
+    "chmod 4755 t/d/file"
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    """An empty store."""
+    return DirectoryStore(tmp_path / "store")
+
+
+def in_pieces(data: bytes) -> Iterator[bytes]:
+    """As it may come over the network."""
+    yield data[:3]
+    for start in range(3, len(data), 1000):
+        yield data[start : start + 1000]
+
+
+def imported(store: DirectoryStore, data: bytes, tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder that the archive restores to, and its notices."""
+    scratch, target = tmp_path / "scratch", tmp_path / "target"
+    scratch.mkdir()
+    target.mkdir()
+    made = import_tree(store, REQUEST, in_pieces(data), scratch)
+    restore_archive(store, made.manifest, target)
+    return target, made.manifest.notices
+
+
+@pytest.mark.parametrize("flag", ["--no-auto-compress", "--gzip", "--xz", "--zstd", "--bzip2"])
+def test_a_folder_becomes_a_workspace(store: DirectoryStore, tmp_path: Path, flag: str) -> None:
+    """Plain or compressed; the pod user's own; a FIFO is left out and told, setuid is taken off."""
+    subprocess.run(["sh", "-ec", MADE], cwd=tmp_path, check=True)
+    data = subprocess.run(
+        ["tar", "-c", flag, "-C", "t", "."], cwd=tmp_path, capture_output=True, check=True
+    ).stdout
+    target, notices = imported(store, data, tmp_path)
+    file = target / "d" / "file"
+    assert file.read_text() == "one\n"
+    assert (file.stat().st_uid, file.stat().st_mode & 0o7777, file.stat().st_nlink) == (1000, 0o755, 2)
+    assert (target / "link").readlink() == Path("d/file")
+    assert not (target / "pipe").exists()
+    assert any("pipe" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("name", ["../out", "a/../../out"])
+def test_what_leads_out_is_refused(store: DirectoryStore, tmp_path: Path, name: str) -> None:
+    """Before anything is committed."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ImportRefused, match="leads out"):
+        imported(store, buffer.getvalue(), tmp_path)
+    assert store.list("") == ()
+
+
+def test_a_link_that_leads_out_is_kept_and_not_followed(store: DirectoryStore, tmp_path: Path) -> None:
+    """A file behind it stays inside, or the import fails; nothing is written where the link leads."""
+    buffer = io.BytesIO()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("link/file"))
+    with pytest.raises(ImportRefused):
+        imported(store, buffer.getvalue(), tmp_path)
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"no tar at all" * 100, b"\x1f\x8b\x08garbage"])
+def test_what_is_no_tar_is_refused(store: DirectoryStore, tmp_path: Path, data: bytes) -> None:
+    """With a sentence, not with a broken agent."""
+    with pytest.raises(ImportRefused, match="not a tar"):
+        imported(store, data, tmp_path)
