@@ -41,6 +41,7 @@ async def answer(operation: AnyOperation, deps: Deps, request: HttpRequest) -> R
         body=await _read_body(operation.body, request) if operation.takes_body else None,
         visit=visit,
         port=_port(request) if operation.names_port else 0,
+        incoming=request.stream() if operation.takes_stream else None,
     )
     given = await operation.handler(call)
     if isinstance(given, Stream):

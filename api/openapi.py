@@ -77,6 +77,8 @@ def _operation(operation: AnyOperation, schemas: Json) -> Json:
     }
     if operation.takes_body:
         described["requestBody"] = {"required": True, "content": {"application/json": _ref(operation.body)}}
+    if operation.takes_stream:
+        described["requestBody"] = {"required": True, "content": {operation.takes_stream: {}}}
     return described
 
 

@@ -43,6 +43,7 @@ class Call(Generic[Q, B]):
 
     `actor` is who asks, for the event history; `target_id` is the id in the path, empty where there is none.
     `visit` is what the visitor's browser was admitted with, where visitors may call; `port`: as in the path.
+    `incoming` is the body as it comes, where bytes are sent.
     """
 
     deps: Deps
@@ -52,6 +53,7 @@ class Call(Generic[Q, B]):
     body: B
     visit: AccessClaims | None = None
     port: int = 0
+    incoming: AsyncIterator[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Operation(Generic[Q, B]):
     visitors: bool = False
     # Media types of what is streamed, instead of a JSON reply.
     streams: tuple[str, ...] = ()
+    # The body is bytes of this media type, not JSON.
+    takes_stream: str | None = None
 
     @property
     def takes_body(self) -> bool:

@@ -9,6 +9,7 @@ from api import (
     extending,
     health,
     history,
+    imports,
     nodes,
     pods,
     ports,
@@ -50,11 +51,24 @@ def operation(
     codes: tuple[str, ...] = (),
     visitors: bool = False,
     streams: tuple[str, ...] = (),
+    takes_stream: str | None = None,
 ) -> AnyOperation:
     """An operation named after its handler."""
     name = getattr(handler, "__name__", path)
     return Operation(
-        method, path, name, summary, scopes, query, body, replies, handler, codes, visitors, streams
+        method,
+        path,
+        name,
+        summary,
+        scopes,
+        query,
+        body,
+        replies,
+        handler,
+        codes,
+        visitors,
+        streams,
+        takes_stream,
     )
 
 
@@ -238,6 +252,18 @@ OPERATIONS: tuple[AnyOperation, ...] = (
             "download_not_begun",
         ),
         streams=("application/x-tar", "application/zip"),
+    ),
+    operation(
+        "POST",
+        f"{POD}:import",
+        imports.import_files,
+        HANDLE_PODS,
+        {201: wire_archives.Imported},
+        "Send a tar of files, plain or compressed: an archive of the user's files, to be gone back to.",
+        query=NoQuery,
+        body=NO_BODY,
+        codes=("too_many_waiting", "import_failed"),
+        takes_stream="application/x-tar",
     ),
     operation(
         "POST",

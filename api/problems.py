@@ -74,6 +74,9 @@ KINDS: Mapping[str, Kind] = {
     "download_failed": Kind(
         502, "The download could not be made", "Read `detail`; another format may do, or ask again."
     ),
+    "import_failed": Kind(
+        422, "What was sent did not become an archive", "Read `detail`; send a tar, plain or compressed."
+    ),
     "download_not_begun": Kind(
         503, "No node had time for the download", "Ask again later.", retry_after_s=30
     ),

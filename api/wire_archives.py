@@ -43,6 +43,12 @@ class DownloadQuery(Query):
     )
 
 
+class Imported(Reply):
+    """What was sent is an archive of the user's files now. Nothing uses it until it is gone back to."""
+
+    number: int
+
+
 class Generation(Reply):
     """One archive that can be gone back to."""
 

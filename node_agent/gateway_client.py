@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import httpx
@@ -39,6 +40,10 @@ class Gateway(Protocol):
 
     def send_stream(self, chore: ChoreHandle, chunks: Iterator[bytes]) -> None:
         """Send what a chore gives to whoever reads it. Raises GatewayError, and whatever `chunks` raises."""
+
+    def read_stream(self, chore: ChoreHandle) -> AbstractContextManager[Iterator[bytes]]:
+        """What somebody sends for a chore. Raises GatewayError, also when it breaks off."""
+        ...
 
 
 class GatewayClient:
@@ -88,6 +93,23 @@ class GatewayClient:
             raise GatewayError(
                 f"The gateway answered {answer.status_code}: {answer.text[:300]}", retry_soon=False
             )
+
+    @contextmanager
+    def read_stream(self, chore: ChoreHandle) -> Iterator[Iterator[bytes]]:
+        """Begins when the sender does."""
+        url = f"{self._streams_url}/{chore.id}"
+        params = {"node": self._node_id, "attempt": str(chore.attempt)}
+        timeout = httpx.Timeout(STREAM_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._client.stream("GET", url, params=params, timeout=timeout) as answer:
+                if answer.is_error:
+                    text = answer.read().decode("utf-8", "replace")[:300]
+                    raise GatewayError(f"The gateway answered {answer.status_code}: {text}", retry_soon=False)
+                yield answer.iter_raw()
+        except httpx.HTTPError as error:
+            raise GatewayError(
+                f"The stream from {url} broke off ({type(error).__name__}: {error}).", retry_soon=False
+            ) from error
 
     def _read(self, answer: httpx.Response) -> SyncReply:
         if answer.status_code in (401, 403):

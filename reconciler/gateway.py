@@ -121,7 +121,7 @@ class Gateway:
         return await _streamed(self._streams.read(request))
 
     async def _send_stream(self, request: Request) -> Response:
-        return await _streamed(self._streams.send(request, _bearer(request)))
+        return await _streamed(self._streams.send(request))
 
     async def _sync(self, request: Request) -> Response:
         token = _bearer(request)

@@ -1,4 +1,7 @@
-"""Streams through the gateway: a node sends, the API reads, nothing is kept but a few chunks on their way."""
+"""Streams through the gateway, from a node to the API or the reverse; only a few chunks are ever kept.
+
+Who shows a stream's key is the API; who shows a node's token is the node that has the chore.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,12 +14,13 @@ from starlette.responses import Response, StreamingResponse
 
 from state.database import Database
 from state.nodes import authenticate_node
-from state.streams import may_read, may_send
+from state.streams import EXPORT, IMPORT, has_chore, has_key
 
 CHUNKS_MAX = 8
 STREAMS_MAX = 50
 # How long a sender waits for its reader, and a reader for its sender.
 MEET_TIMEOUT_S = 15.0
+NODE_TIMEOUT_S = 120.0  # a node has to have time for the chore first
 BEGIN_TIMEOUT_S = 300.0
 # A reader that takes nothing for so long is given up: a node's worker waits for it.
 STALL_TIMEOUT_S = 60.0
@@ -94,9 +98,7 @@ class Streams:
     async def read(self, request: Request) -> Response:
         """`GET /v1/streams/{chore_id}`: begins when the sender does."""
         chore_id = str(request.path_params["chore_id"])
-        key = request.headers.get(KEY_HEADER, "")
-        if not await self._call(partial(may_read, self._db, chore_id, key)):
-            raise StreamRefused(403, "stream_refused", "This key does not open this stream.")
+        await self._check(request, chore_id, by_key=EXPORT, by_node=IMPORT)
         if chore_id in self._open or len(self._open) >= STREAMS_MAX:
             raise StreamRefused(429, "too_many_streams", "It is read already, or too many others are.")
         stream = self._open[chore_id] = _Stream()
@@ -114,16 +116,27 @@ class Streams:
         finally:
             self._open.pop(chore_id, None)
 
-    async def send(self, request: Request, token: str) -> Response:
-        """`PUT /v1/streams/{chore_id}?node=…&attempt=…`: answered when the reader has it all."""
-        chore_id, node_id = str(request.path_params["chore_id"]), request.query_params.get("node", "")
-        attempt = request.query_params.get("attempt", "")
+    async def _check(self, request: Request, chore_id: str, *, by_key: str, by_node: str) -> None:
+        """Raises StreamRefused unless it is the API with the key, or the node that has the chore."""
+        if KEY_HEADER in request.headers:
+            key = request.headers[KEY_HEADER]
+            if not await self._call(partial(has_key, self._db, by_key, chore_id, key)):
+                raise StreamRefused(403, "stream_refused", "This key does not open this stream.")
+            return
+        token = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        node_id, attempt = request.query_params.get("node", ""), request.query_params.get("attempt", "")
         if not await self._call(partial(authenticate_node, self._db, node_id, token)):
             raise StreamRefused(401, "unauthorized", "This token does not belong to this node.")
-        number = int(attempt) if attempt.isascii() and attempt.isdigit() else 0
-        if not await self._call(partial(may_send, self._db, chore_id, number, node_id)):
+        number = int(attempt) if attempt.isascii() and attempt.isdigit() and len(attempt) < 10 else 0
+        if not await self._call(partial(has_chore, self._db, by_node, chore_id, number, node_id)):
             raise StreamRefused(409, "chore_dropped", "This chore is not this node's any more.")
-        stream = await self._meet(chore_id)
+
+    async def send(self, request: Request) -> Response:
+        """`PUT /v1/streams/{chore_id}`: answered when the reader has it all."""
+        chore_id = str(request.path_params["chore_id"])
+        await self._check(request, chore_id, by_key=IMPORT, by_node=EXPORT)
+        patience_s = NODE_TIMEOUT_S if KEY_HEADER in request.headers else MEET_TIMEOUT_S
+        stream = await self._meet(chore_id, patience_s)
         try:
             async for chunk in request.stream():
                 if chunk:
@@ -136,9 +149,9 @@ class Streams:
             raise StreamRefused(409, "reader_gone", "Whoever was reading has gone.") from error
         return Response(status_code=204)
 
-    async def _meet(self, chore_id: str) -> _Stream:
+    async def _meet(self, chore_id: str, patience_s: float) -> _Stream:
         """The stream whose reader waits; the chore is made before its reader is here."""
-        ends_at = asyncio.get_running_loop().time() + MEET_TIMEOUT_S
+        ends_at = asyncio.get_running_loop().time() + patience_s
         while chore_id not in self._open and asyncio.get_running_loop().time() < ends_at:  # noqa: ASYNC110 (it may never come)
             await asyncio.sleep(_LOOK_EVERY_S / 5)
         stream = self._open.get(chore_id)

@@ -9,7 +9,7 @@ from state.chores import Applies, nothing_to_do
 from state.compactions import COMPACT, COMPACT_APPLIES
 from state.copies import COPY_APPLIES
 from state.scrubs import SCRUB, SCRUB_APPLIES
-from state.streams import EXPORT
+from state.streams import EXPORT, IMPORT, IMPORT_APPLIES
 from state.sweeps import SWEEP, SWEEP_APPLIES, TIDY, TIDY_APPLIES
 
 APPLIES: Mapping[str, Applies] = {
@@ -20,4 +20,5 @@ APPLIES: Mapping[str, Applies] = {
     **COPY_APPLIES,
     # Whoever asked is told at once; nobody else has to look.
     EXPORT: Applies(failed=nothing_to_do),
+    IMPORT: IMPORT_APPLIES,
 }

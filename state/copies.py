@@ -176,23 +176,33 @@ def _count_checkpoint(connection: Connection, chore: ChoreRow, request: CopyRequ
         _tell(connection, chore, copy, "checkpoint", copy.number, "saved while it runs")
 
 
+def keep_aside(connection: Connection, node_id: str, epoch: int, copy: CopyMade) -> int | None:
+    """An archive with a number of its own, pointed at by nothing. The number; None where it is kept already.
+
+    The caller holds the workspace's row lock.
+    """
+    number = _next_number(connection, copy.kind, copy.target_id)
+    arguments = {
+        "id": ids.new_archive_id(),
+        "kind": copy.kind,
+        "target": copy.target_id,
+        "number": number,
+        "epoch": epoch,
+        "attempt": copy.attempt,
+        "node": node_id,
+        **copy.archive.model_dump(exclude={"notices"}),
+        "notices": Jsonb(list(copy.archive.notices)),
+    }
+    kept = connection.execute(_KEEP_RECOVERED, arguments).fetchone()
+    return None if kept is None else number
+
+
 def _recovered(connection: Connection, chore: ChoreRow, payload: Mapping[str, Any]) -> None:
     request, result = _read(chore, payload)
     connection.execute(_LOCK, (request.workspace_id,))
     for copy in result.made:
-        number = _next_number(connection, copy.kind, copy.target_id)
-        arguments = {
-            "id": ids.new_archive_id(),
-            "kind": copy.kind,
-            "target": copy.target_id,
-            "number": number,
-            "epoch": request.epoch,
-            "attempt": copy.attempt,
-            "node": chore["node_id"],
-            **copy.archive.model_dump(exclude={"notices"}),
-            "notices": Jsonb(list(copy.archive.notices)),
-        }
-        if connection.execute(_KEEP_RECOVERED, arguments).fetchone() is not None:
+        number = keep_aside(connection, chore["node_id"], request.epoch, copy)
+        if number is not None:
             why = (
                 f"what {chore['node_id']} still had when its user went on elsewhere; nothing uses it by"
                 f" itself: podctl restore … --at {number}"

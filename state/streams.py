@@ -1,4 +1,4 @@
-"""Downloads: a chore whose outcome is a stream of bytes, and who may send and who may read it.
+"""Downloads and imports: a chore whose outcome is a stream of bytes, and who may send and who may read it.
 
 The API makes the chore and reads at the gateway, a node does it and sends there; neither sees the other.
 """
@@ -6,17 +6,23 @@ The API makes the chore and reads at the gateway, a node does it and sends there
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from state.chores import make_chore
+from psycopg.types.json import Jsonb
+
+from state.chores import Applies, ChoreRow, make_chore, nothing_to_do
+from state.copies import keep_aside
+from state.copy_wire import CopyMade
 from state.database import Connection, Database
 from state.generations import ArchiveDamaged, ArchiveNotFound
-from state.model import ExportForm, ExportWhat
+from state.model import ExportForm, ExportWhat, TargetKind
 from state.pods import PodNotFound
 
 EXPORT = "export"
+IMPORT = "import_files"
 _KEY_BYTES = 32
 
 _POD = "SELECT id, workspace_id, archive_id FROM pod WHERE id = %s"
@@ -42,6 +48,10 @@ _OF_THE_SAME_MOMENT = """
      ORDER BY (a.epoch = %(epoch)s AND a.committed_at >= %(at)s) DESC,
               abs(extract(epoch FROM a.committed_at - %(at)s)) LIMIT 1
 """
+_WORKSPACE = """
+    SELECT w.id, w.user_id, w.epoch FROM workspace w JOIN pod p ON p.workspace_id = w.id WHERE p.id = %s
+"""
+_LOCK = "SELECT 1 FROM workspace WHERE id = %s FOR NO KEY UPDATE"
 _GIVEN = """
     SELECT 1 FROM chore WHERE id = %(id)s::uuid AND kind = %(kind)s AND state = 'given' AND node_id = %(node)s
        AND attempt = %(attempt)s
@@ -57,6 +67,14 @@ class Export:
     key: str
     number: int
     committed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """An import that has been asked for. `key` is what the sender shows at the gateway."""
+
+    chore_id: str
+    key: str
 
 
 def ask_export(
@@ -82,17 +100,50 @@ def ask_export(
     return Export(chore_id, key, rows[0]["number"], rows[0]["committed_at"])
 
 
-def may_send(db: Database, chore_id: str, attempt: int, node_id: str) -> bool:
+def ask_import(db: Database, pod_id: str, *, actor: str) -> Import:
+    """Make the chore that makes files of the user's own an archive. Raises PodNotFound."""
+    key = secrets.token_hex(_KEY_BYTES)
+    with db.transaction() as connection:
+        workspace = connection.execute(_WORKSPACE, (pod_id,)).fetchone()
+        if workspace is None:
+            raise PodNotFound(f"No pod has the id {pod_id[:100]}.")
+        request = {
+            "key_sha256": hashlib.sha256(key.encode()).hexdigest(),
+            "workspace_id": workspace["id"],
+            "user_id": workspace["user_id"],
+            "epoch": workspace["epoch"],
+        }
+        subject = f"{pod_id} {secrets.token_hex(8)}"
+        of_what = {"pod_id": pod_id, "workspace_id": workspace["id"]}
+        chore_id, _ = make_chore(connection, IMPORT, subject, request, made_by=actor, **of_what)
+    return Import(chore_id, key)
+
+
+def imported(connection: Connection, chore: ChoreRow, told: Mapping[str, Any]) -> None:
+    """Keep what was imported as an archive that nothing points at: going back to it is a step of its own."""
+    copy, request = CopyMade.model_validate(told), chore["request"]
+    if (copy.kind, copy.target_id) != (TargetKind.WORKSPACE, request["workspace_id"]):
+        raise ValueError("the node has imported something else")
+    connection.execute(_LOCK, (request["workspace_id"],))
+    number = keep_aside(connection, chore["node_id"], request["epoch"], copy)
+    kept = Jsonb({"number": number})
+    connection.execute("UPDATE chore SET progress = %s WHERE id = %s", (kept, chore["id"]))
+
+
+IMPORT_APPLIES = Applies(done=imported, failed=nothing_to_do)
+
+
+def has_chore(db: Database, kind: str, chore_id: str, attempt: int, node_id: str) -> bool:
     """Whether the node has this giving-out of the chore now."""
-    arguments = {"id": chore_id, "kind": EXPORT, "attempt": attempt, "node": node_id}
+    arguments = {"id": chore_id, "kind": kind, "attempt": attempt, "node": node_id}
     with db.transaction() as connection:
         return connection.execute(_GIVEN, arguments).fetchone() is not None
 
 
-def may_read(db: Database, chore_id: str, key: str) -> bool:
+def has_key(db: Database, kind: str, chore_id: str, key: str) -> bool:
     """Whether the key is the one that was given out with the chore."""
     with db.transaction() as connection:
-        row = connection.execute(_KEY, (chore_id, EXPORT)).fetchone()
+        row = connection.execute(_KEY, (chore_id, kind)).fetchone()
     digest = hashlib.sha256(key.encode()).hexdigest()
     return row is not None and hmac.compare_digest(row["digest"] or "", digest)
 

@@ -1,7 +1,10 @@
 """The commands about archives: which there are, going back to one, and alarms."""
 
+import subprocess
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,8 @@ from api.podctl.client import connect
 from api.podctl.failing import told
 from api.podctl.pods import find_pod
 from state.model import ExportForm, ExportWhat, What
+
+_CHUNK_BYTES = 1 << 18
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 Pod = Annotated[str, typer.Argument(metavar="POD", help="Id (p-…) or USER/NAME.")]
@@ -93,6 +98,38 @@ def download(
                     file.write(chunk)
 
 
+def import_(
+    pod: Pod,
+    source: Annotated[
+        Path, typer.Argument(help="A folder, or a tar (plain, gzip, zstd, xz); - for standard input.")
+    ],
+    json: Json = False,
+) -> None:
+    """Make an archive of the user's files from a folder or a tar. `restore` takes it into use."""
+    with told(as_json=json):
+        client = connect()
+        pod_id = find_pod(client, pod)
+        with _tar_of(source) as chunks:
+            found = client.import_files(pod_id, chunks)
+        if json:
+            show.as_json(found)
+        else:
+            show.line(f"Archive {found.number}.")
+            show.line(f"To use it: podctl restore {pod} --what workspace --at {found.number}")
+
+
+@contextmanager
+def _tar_of(source: Path) -> Iterator[Iterator[bytes]]:
+    if source.is_dir():
+        argv = ["tar", "--create", "--file=-", f"--directory={source}", "."]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as tar:
+            assert tar.stdout is not None
+            yield iter(partial(tar.stdout.read, _CHUNK_BYTES), b"")
+        return
+    with nullcontext(sys.stdin.buffer) if str(source) == "-" else source.open("rb") as file:
+        yield iter(partial(file.read, _CHUNK_BYTES), b"")
+
+
 def alarms(json: Json = False) -> None:
     """Show what somebody should look at."""
     with told(as_json=json):
@@ -129,3 +166,4 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (archives, restore, recover, download, alarms):
         app.command()(command)
+    app.command("import")(import_)

@@ -1,6 +1,6 @@
 """The API as Python calls: the only module of podctl that speaks HTTP."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from state.revoked import Kind
 TIMEOUT_S = 15.0
 # Until the first bytes: a node has to have time for it.
 DOWNLOAD_TIMEOUT_S = 150.0
+IMPORT_TIMEOUT_S = 660.0
 RETRYABLE = frozenset({"unreachable", "database_unavailable", "too_many_waiting"})
 
 R = TypeVar("R", bound=wire.Reply)
@@ -132,6 +133,24 @@ class Client:
         """Say who may see the application on a port."""
         path = f"{_pod(pod_id)}/ports/{port}"
         return self._call(wire_ports.Port, "PUT", path, json={"visibility": visibility})
+
+    def import_files(self, pod_id: str, chunks: Iterable[bytes]) -> wire_archives.Imported:
+        """Send a tar; the number of the archive that it became."""
+        timeout = httpx.Timeout(TIMEOUT_S, read=IMPORT_TIMEOUT_S, write=DOWNLOAD_TIMEOUT_S)
+        try:
+            answer = self._http.post(
+                f"{_pod(pod_id)}:import",
+                content=chunks,
+                headers={"Content-Type": "application/x-tar"},
+                timeout=timeout,
+            )
+        except httpx.HTTPError as error:
+            raise Failed(
+                "unreachable", f"The import was cut: {error}.", "Nothing was changed: try again."
+            ) from error
+        if answer.is_error:
+            raise _refusal(answer)
+        return wire_archives.Imported.model_validate_json(answer.content)
 
     def alarms(self) -> list[wire.Alarm]:
         """What somebody should look at."""

@@ -1,5 +1,6 @@
 """Downloads, on the real parts: podctl asks the API, a node sends through the gateway, nothing is spooled."""
 
+import json
 import os
 import subprocess
 import tarfile
@@ -92,6 +93,32 @@ def test_an_archived_pods_files_are_downloaded_in_each_form(site: Site, server: 
     refused = podctl(server, "download", pod_id, "--at", "9")
     assert refused.returncode == 1
     assert b"no archive number 9" in refused.stderr.lower()
+
+
+def test_a_folder_is_imported_and_taken_into_use(site: Site, server: ApiServer, tmp_path: Path) -> None:
+    """The archive is there beside the others; going back to it brings the files, owned by the pod's user."""
+    pod_id = site.open()
+    site.until_is(pod_id, "running")
+    site.run(pod_id, "echo old >/workspaces/file")
+    (tmp_path / "mine" / "src").mkdir(parents=True)
+    (tmp_path / "mine" / "src" / "main.c").write_text("int main;\n")
+    made = podctl(server, "import", pod_id, str(tmp_path / "mine"), "--json")
+    assert made.returncode == 0, made.stderr
+    number = json.loads(made.stdout)["number"]
+    assert site.run(pod_id, "cat /workspaces/file") == "old\n"
+
+    back = podctl(server, "restore", pod_id, "--what", "workspace", "--at", str(number), "--wait")
+    assert back.returncode == 0, back.stderr
+    assert site.run(pod_id, "cd /workspaces; ls; cat src/main.c; stat -c %u src/main.c").split() == [
+        "src",
+        "int",
+        "main;",
+        "1000",
+    ]
+    (tmp_path / "no.tar").write_text("no tar at all " * 100)
+    refused = podctl(server, "import", pod_id, str(tmp_path / "no.tar"))
+    assert refused.returncode == 1
+    assert b"not a tar" in refused.stderr
 
 
 def test_a_download_that_breaks_in_the_middle_is_never_taken_for_whole(site: Site, server: ApiServer) -> None:

@@ -5,6 +5,7 @@ Production's threads become greenlets here, one loop each; what they do in a tur
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,6 +69,10 @@ class SimGateway:
 
     def send_stream(self, chore: ChoreHandle, chunks: Iterator[bytes]) -> None:
         """See Gateway; nobody downloads anything here."""
+
+    def read_stream(self, chore: ChoreHandle) -> AbstractContextManager[Iterator[bytes]]:
+        """See Gateway; nobody imports anything here."""
+        return nullcontext(iter(()))
 
     def sync(self, request: SyncRequest) -> SyncReply:
         """See Gateway."""
