@@ -19,10 +19,11 @@ from starlette.routing import Route
 
 from api import problems
 from api.deps import Deps
+from api.describing import PREFIX
 from api.endpoint import answer
 from api.openapi import document
 from api.operation import AnyOperation
-from api.operations import OPERATIONS, PREFIX
+from api.operations import OPERATIONS
 from api.problems import ProblemError
 from api.waiting import Bell, BellThread
 

@@ -1,15 +1,9 @@
 """The table of all operations: it makes both the routes and the OpenAPI document, which cannot differ."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
-
 from api import (
-    archives,
-    downloads,
     extending,
     health,
     history,
-    imports,
     nodes,
     pods,
     ports,
@@ -17,64 +11,27 @@ from api import (
     tokens,
     visits,
     wire,
-    wire_archives,
     wire_ports,
     wire_visit,
 )
-from api.operation import Answer, AnyOperation, Call, Method, Operation, Stream
-from api.wire import NoQuery, Query, Reply, Request, Scope
+from api.archive_operations import ARCHIVE_OPERATIONS
+from api.describing import (
+    ADMINISTER,
+    ANYBODY,
+    HANDLE_PODS,
+    LOOK,
+    LOOK_AT_PODS,
+    NO_BODY,
+    POD,
+    PREFIX,
+    operation,
+)
+from api.operation import AnyOperation
+from api.wire import NoQuery
 from api.wire_revocations import Revocation, RevocationList, Revoke
 
-Q = TypeVar("Q", bound=Query)
-B = TypeVar("B", bound=Request | None)
-
-PREFIX = "/api/v1"
-POD = f"{PREFIX}/pods/{{pod_id}}"
-
-ANYBODY: frozenset[Scope] = frozenset()
-LOOK = frozenset({Scope.READ, Scope.ADMIN})
-LOOK_AT_PODS = LOOK | {Scope.REVPRO}
-HANDLE_PODS = frozenset({Scope.REVPRO, Scope.ADMIN})
-ADMINISTER = frozenset({Scope.ADMIN})
-
-
-def operation(
-    method: Method,
-    path: str,
-    handler: Callable[[Call[Q, B]], Awaitable[Answer | Stream]],
-    scopes: frozenset[Scope],
-    replies: Mapping[int, type[Reply]],
-    summary: str,
-    *,
-    query: type[Q],
-    body: type[B],
-    codes: tuple[str, ...] = (),
-    visitors: bool = False,
-    streams: tuple[str, ...] = (),
-    takes_stream: str | None = None,
-) -> AnyOperation:
-    """An operation named after its handler."""
-    name = getattr(handler, "__name__", path)
-    return Operation(
-        method,
-        path,
-        name,
-        summary,
-        scopes,
-        query,
-        body,
-        replies,
-        handler,
-        codes,
-        visitors,
-        streams,
-        takes_stream,
-    )
-
-
-NO_BODY = type(None)
-
 OPERATIONS: tuple[AnyOperation, ...] = (
+    *ARCHIVE_OPERATIONS,
     operation(
         "POST",
         f"{PREFIX}/pods",
@@ -222,78 +179,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         LOOK_AT_PODS,
         {200: wire.Explanation},
         "Why a pod is as it is, and what it waits for.",
-        query=NoQuery,
-        body=NO_BODY,
-    ),
-    operation(
-        "GET",
-        f"{POD}/archives",
-        archives.list_archives,
-        LOOK_AT_PODS,
-        {200: wire_archives.GenerationList},
-        "The archives of a pod and of its user's files that can be gone back to, newest first.",
-        query=NoQuery,
-        body=NO_BODY,
-    ),
-    operation(
-        "GET",
-        f"{POD}/download",
-        downloads.download_pod,
-        HANDLE_PODS,
-        {},
-        "Download the user's files, what is installed in the pod, or both, from their archives.",
-        query=wire_archives.DownloadQuery,
-        body=NO_BODY,
-        codes=(
-            "archive_not_found",
-            "archive_damaged",
-            "too_many_waiting",
-            "download_failed",
-            "download_not_begun",
-        ),
-        streams=("application/x-tar", "application/zip"),
-    ),
-    operation(
-        "POST",
-        f"{POD}:import",
-        imports.import_files,
-        HANDLE_PODS,
-        {201: wire_archives.Imported},
-        "Send a tar of files, plain or compressed: an archive of the user's files, to be gone back to.",
-        query=NoQuery,
-        body=NO_BODY,
-        codes=("too_many_waiting", "import_failed"),
-        takes_stream="application/x-tar",
-    ),
-    operation(
-        "POST",
-        f"{POD}:restore",
-        archives.restore_pod_at,
-        HANDLE_PODS,
-        {202: wire.Pod},
-        "Go back to an earlier archive, after saving what is there now. Repeats safely.",
-        query=NoQuery,
-        body=wire_archives.RestoreAt,
-        codes=("pod_deleted", "archive_not_found", "archive_damaged", "restore_under_way"),
-    ),
-    operation(
-        "POST",
-        f"{POD}:recover",
-        archives.recover_pod,
-        HANDLE_PODS,
-        {200: wire_archives.Recovery},
-        "From any stuck state: say what is wrong, save what is there, start anew. Deletes nothing.",
-        query=NoQuery,
-        body=NO_BODY,
-        codes=("pod_deleted",),
-    ),
-    operation(
-        "GET",
-        f"{PREFIX}/alarms",
-        archives.list_alarms,
-        LOOK,
-        {200: wire_archives.AlarmList},
-        "What somebody should look at, oldest first.",
         query=NoQuery,
         body=NO_BODY,
     ),
