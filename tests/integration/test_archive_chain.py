@@ -122,6 +122,22 @@ def test_a_crash_of_an_incremental_archive_loses_nothing(source: Path, tmp_path:
     assert crashes >= 14  # two blobs of three effects and a reading back, and the manifest; before and after
 
 
+def test_what_is_gone_stays_gone(source: Path, tmp_path: Path) -> None:
+    """A file is deleted, another becomes a folder, a third loses a name: so it is after the restore."""
+    (source / "lab" / "becomes").write_text("a file")
+    os.link(source / "lab" / "becomes", source / "lab" / "stays")
+    first = based(source, tmp_path)
+    (source / "linked").unlink()
+    (source / "lab" / "notes").unlink()
+    (source / "lab" / "becomes").unlink()
+    (source / "lab" / "becomes").mkdir()
+    settle()
+    store = DirectoryStore(tmp_path / "store")
+    made = write_archive(store, replace(REQUEST, attempt=2), source, node=on_top_of(tmp_path / "mem", first))
+    assert len(made.manifest.layers) == 2
+    assert differences(snapshot(source), snapshot(restored(store, made, tmp_path / "target"))) == []
+
+
 def test_a_retry_sends_only_what_was_missing(source: Path, tmp_path: Path) -> None:
     """Cut before the manifest, the layer is in the store and was read back: the next attempt names it."""
     settle()

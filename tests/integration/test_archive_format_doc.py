@@ -43,6 +43,9 @@ def source(tmp_path: Path) -> Path:
     (folder / "large").write_bytes(os.urandom(1 << 20))
     os.link(folder / "hello" / "main.c", folder / "same.c")
     os.setxattr(folder / "same.c", "user.note", b"\x00\xff")
+    (folder / "quiet").mkdir()
+    (folder / "quiet" / "edited").write_text("before")
+    os.utime(folder / "quiet", ns=(1, 1_000_000_001))
     os.chown(folder / "hello", 1000, 1000)
     os.utime(folder / "hello", ns=(1, -1_000_000_001))
     return folder
@@ -89,7 +92,8 @@ def make_strange(source: Path) -> None:
 
 
 def change_strange(source: Path) -> None:
-    """Every other file gone or changed; a folder replaced by a file, a link cut."""
+    """Files gone or changed, one of them in a folder that stays; a folder replaced by a file, a link cut."""
+    (source / "quiet" / "edited").write_text("after")
     folder = os.fsencode(source / "strange")
     for number, name in enumerate(STRANGE_NAMES):
         if number % 3 == 0:

@@ -2,7 +2,7 @@
 
 from tests.mutants.runner import Mutant
 
-_LAWS = "tests/property/test_archive_chain_laws.py"
+_FORMAT = "tests/integration/test_archive_format_doc.py"
 _CHAIN = "tests/integration/test_archive_chain.py"
 
 CHAIN_MUTANTS: tuple[Mutant, ...] = (
@@ -13,15 +13,7 @@ CHAIN_MUTANTS: tuple[Mutant, ...] = (
         "        if before is not None:\n            found.gone.append((layer, member_name(before.path)))",
         "        if before is not None and now is not None:\n"
         "            found.gone.append((layer, member_name(before.path)))",
-        (f"{_LAWS}::test_every_archive_of_a_chain_restores_to_its_tree",),
-    ),
-    Mutant(
-        "a changed file is sent without its other names",
-        "LAW 8",
-        "node_agent/archive/changes.py",
-        "(layer >= kept or record.link in found.changed_links)",
-        "layer >= kept",
-        (f"{_LAWS}::test_every_archive_of_a_chain_restores_to_its_tree",),
+        (f"{_CHAIN}::test_what_is_gone_stays_gone",),
     ),
     Mutant(
         "a layer lacks the folders above its members",
@@ -29,7 +21,7 @@ CHAIN_MUTANTS: tuple[Mutant, ...] = (
         "node_agent/archive/changes.py",
         "            if layer == _CHANGED or path in found.folders:",
         "            if layer == _CHANGED:",
-        (f"{_LAWS}::test_every_archive_of_a_chain_restores_to_its_tree",),
+        (f"{_FORMAT}::test_the_documented_commands_bring_everything_back",),
     ),
     Mutant(
         "a record of another boot is trusted",
