@@ -52,7 +52,12 @@ class Fleet:
     def __init__(self, seed: int, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.marks: Counter[str] = Counter()
-        self.scheduler = Scheduler(seed, on_kill=self._killed, on_zombie=self._replace)
+        self.scheduler = Scheduler(
+            seed,
+            on_kill=self._killed,
+            on_zombie=self._replace,
+            on_touch=lambda process: happenings.touch(self, process.name),
+        )
         self.db = SimDatabase(lambda: at(self.scheduler.now_s))
         self.truth = Truth(self.scheduler, self.db)
         self.conduct = self.truth.conduct = Conduct(self.truth, self.db, self.limits, self.marks)

@@ -91,6 +91,16 @@ def _write_and_stop(fleet: "Fleet", docker: SimDocker, container: SimContainer) 
     fleet.scheduler.spawn(Process("hand"), "hand", body)
 
 
+def touch(fleet: "Fleet", node_id: str) -> None:
+    """All that has stopped on this node at its live placement is started, used and stopped, in one moment."""
+    for pod_id in PODS:
+        for docker, found in _live(fleet, pod_id):
+            if docker.node_id == node_id and found.status is not Status.RUNNING:
+                docker.start_now(found.id)
+                fleet.write(docker, found)
+                docker.stop_now(found.id)
+
+
 def _rename(fleet: "Fleet", fault: Fault) -> None:
     for _, found in _live(fleet, fault.actor):
         found.name = f"somebodys-{found.id}"

@@ -33,6 +33,9 @@ CALL_FAULTS = (
     # Killed with a request on its way: the engine, the store or the gateway gets it later all the same.
     "crash_late",
 )
+# Right before the call, what has stopped on this node is started, used and stopped by hand. Only for calls
+# to the store: between the last look at a container and its removal nobody can be kept out.
+TOUCH = "touch"
 # Two agents at work on one disk. Never drawn: production's lock on the data directory rules it out, and a
 # regression file shows what would be lost without that lock.
 ZOMBIE = "zombie"
@@ -174,16 +177,23 @@ def late_effects(seed: int) -> Schedule:
     """
     random = Random(f"late effects {seed}")
     faults = [Fault(0, node_id, 0, "cordon") for node_id in NODES[1:]]
-    for pod_id in PODS[1:]:
+    for pod_id in PODS[1:3]:
         faults += [
             Fault(step + random.randrange(60), pod_id, 0, f"wish:{wished}")
             for step, wished in ((0, Desired.RUNNING), (250, Desired.ARCHIVED), (700, Desired.RUNNING))
         ]
+    # At the end somebody changes their mind while their workspace is being made.
+    opened = random.randrange(1380, 1440)
+    faults += [
+        Fault(opened, PODS[3], 0, "wish:running"),
+        Fault(opened + random.randrange(20, 90), PODS[3], 0, "wish:archived"),
+    ]
     for _ in range(8):
         port = random.choice(("docker.create", "docker.create_volume", "docker.create", "net.sync"))
         faults.append(Fault(random.randrange(1200), NODES[0], 1, "crash_late", port, 5.0))
     faults += [Fault(random.randrange(900, 1400), NODES[0], 0, "late_actions") for _ in range(6)]
-    faults += [Fault(random.randrange(300, 700), random.choice(PODS[1:]), 0, "lose_blob") for _ in range(12)]
+    faults += [Fault(step, NODES[0], random.randrange(1, 3), TOUCH, "store.head") for step in (280, 400, 600)]
+    faults += [Fault(random.randrange(300, 700), random.choice(PODS[1:3]), 0, "lose_blob") for _ in range(12)]
     return Schedule(seed, 1500, tuple(in_order(faults)))
 
 

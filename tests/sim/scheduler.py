@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 
-from tests.sim.schedule import ANY_ACTOR, ANY_EFFECT, Fault
+from tests.sim.schedule import ANY_ACTOR, ANY_EFFECT, TOUCH, Fault
 
 T = TypeVar("T")
 STEP_S = 0.004
@@ -66,6 +66,7 @@ class Scheduler:
     seed: int
     on_kill: Callable[[Process], None] = lambda _process: None
     on_zombie: Callable[[Process], None] = lambda _process: None
+    on_touch: Callable[[Process], None] = lambda _process: None
     now_s: float = 0.0
     steps: int = 0
     effects: int = 0
@@ -235,6 +236,8 @@ class Scheduler:
             raise Killed
         if fault.kind == "error_before":
             raise error("simulated, before the effect")
+        if fault.kind == TOUCH:
+            self.on_touch(actor.process)
         if fault.kind == "delay":
             self.sleep(fault.arg)
         if fault.kind in ("pause", "zombie"):
