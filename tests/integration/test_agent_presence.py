@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from node_agent.watch import PresenceWatch
 from state.presence_wire import PodPresence, PodWarning, PresenceDown
 from tests.support.docker_node import DockerNode
 
-POD = "p-watched"
+POD = f"p-{secrets.token_hex(4)}"
 PATIENCE_S = 60
 
 
@@ -55,9 +56,11 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """One pod for the module."""
-    node = DockerNode(tmp_path_factory.mktemp("presence"))
-    yield Watched(node)
-    node.clean_up()
+    node = DockerNode(tmp_path_factory.mktemp("presence"), start_timeout_s_max=120.0)
+    try:
+        yield Watched(node)
+    finally:
+        node.clean_up()
 
 
 def word(age_s: float = 0.0, active_age_s: float = 1.0, **more: object) -> str:
