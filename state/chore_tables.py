@@ -34,6 +34,7 @@ class ChoreRow(SQLModel, table=True):
             unique=True,
             postgresql_where=text("state IN ('waiting', 'given')"),
         ),
+        Index("chore_of_subject", "kind", "subject"),
         Index("chore_waiting", "not_before", postgresql_where=text("state = 'waiting'")),
         Index("chore_of_node", "node_id", postgresql_where=text("state = 'given'")),
         Index("chore_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),

@@ -34,6 +34,7 @@ CREATE TABLE chore (
     FOREIGN KEY(node_id) REFERENCES node (id)
 );
 CREATE UNIQUE INDEX chore_one_open_per_subject ON chore (kind, subject) WHERE state IN ('waiting', 'given');
+CREATE INDEX chore_of_subject ON chore (kind, subject);
 CREATE INDEX chore_waiting ON chore (not_before) WHERE state = 'waiting';
 CREATE INDEX chore_of_node ON chore (node_id) WHERE state = 'given';
 CREATE INDEX chore_finished ON chore (finished_at) WHERE finished_at IS NOT NULL;
