@@ -78,9 +78,7 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "reconciler/restoring.py",
         "    gone = facts.state is Observed.ABSENT and pod.open_action is None",
         "    gone = facts.state is not Observed.RUNNING and pod.open_action is None",
-        (
-            "tests/property/test_restoring_laws.py::test_the_pointer_moves_only_when_nothing_is_left_on_a_node",
-        ),
+        ("tests/property/test_restoring_laws.py::test_no_lone_pod_goes_back_while_it_has_a_container",),
     ),
     Mutant(
         "older files at the first read that fails",

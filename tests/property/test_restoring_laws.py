@@ -15,7 +15,7 @@ from state.model import Desired, Observed, PodView, Restoration, Verb, Workspace
 from state.plan import Plan
 from state.recovery import is_broken
 from tests.property.test_plan_laws import ROUNDS_MAX, _assert_as_desired, _is_quiet, _without_trouble
-from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, live_node
+from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, every_lone_pod, live_node
 
 _ASIDE = {Verb.STOP_POD, Verb.ARCHIVE_POD, Verb.REMOVE_POD}
 _FILES_ASIDE = {Verb.ARCHIVE_WORKSPACE, Verb.REMOVE_WORKSPACE}
@@ -66,6 +66,18 @@ def test_the_pointer_moves_only_when_nothing_is_left_on_a_node(world: World) -> 
         assert line.archive_id_before == (pod.archive.id if pod.archive else None)
         node = world.nodes.get(workspace.placement.node_id) if workspace.placement else None
         assert workspace.placement is None or (node is not None and node.engine_error is None)
+
+
+def test_no_lone_pod_goes_back_while_it_has_a_container() -> None:
+    """Each combination of wish, sight, archive and open action for one pod."""
+    for world in every_lone_pod():
+        (workspace,) = world.workspaces
+        (pod,) = workspace.pods
+        going = replace(pod, restoration=Restoration(1, "old-p-1", 7))
+        result = plan(replace(world, workspaces=(replace(workspace, pods=(going,)),)), NOW, LIMITS)
+        there = pod.observed is not None and pod.observed.state is not Observed.ABSENT
+        free = not there and pod.open_action is None and pod.desired is not Desired.DELETED
+        assert len(result.go_backs) == free
 
 
 @laws
