@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(tmp_path: Path, db: Database, database_url: str) -> Iterator[Site]:
     """Two nodes under one reconciler."""
-    with two_nodes(db, database_url, tmp_path, {"CODEPODS_KEEP_IMAGES": "false"}) as made:
+    with two_nodes(db, database_url, tmp_path) as made:
         yield made
 
 

@@ -31,6 +31,8 @@ class AgentProcess:
             "CODEPODS_AGENT_ACCEPT_UNSANDBOXED": "true",
             "CODEPODS_AGENT_SYNC_WAIT_S": "5",
             "CODEPODS_AGENT_LOG_FORMAT": "json",
+            # The pod image has 1.2 GB: copying it to each test's store would only keep the machine busy.
+            "CODEPODS_KEEP_IMAGES": "false",
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None

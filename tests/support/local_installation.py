@@ -44,6 +44,8 @@ class LocalInstallation:
         names = ("HTTPS", "HTTP", "API", "GATEWAY", "POSTGRES", "HINTS")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         own = {f"CODEPODS_{name}_PORT": str(port) for name, port in ports.items()}
+        # The pod image has 1.2 GB: copying it to each test's store would only keep the machine busy.
+        own["CODEPODS_KEEP_IMAGES"] = "false"
         self.environment = {**os.environ, **own, "CODEPODS_HOME": str(self.home), **self.environment}
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
