@@ -1,6 +1,7 @@
 """Chromium on pods by host name and by path, through TLS: what learners see, and what must not leak."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, expect
 
 from tests.support.browser import (
     CHROMIUM,
     WORKBENCH_TIMEOUT_MS,
     chromium,
+    open_terminal,
     open_workbench,
     screenshot,
+    type_in_terminal,
 )
 from tests.support.learners_network import LearnersNetwork, learners_network
 from tests.support.local_installation import ROOT, LocalInstallation, in_pod, local_installation
@@ -90,6 +93,8 @@ def classroom() -> Iterator[Classroom]:
             "CODEPODS_URL_SHAPE": "subdomain",
             "CODEPODS_BASE_URL": f"https://{DOMAIN}:{port}",
             "CODEPODS_PORT_SHARING": "public",
+            # Pods with applications, and those of earlier tests, are not put to rest by themselves.
+            "CODEPODS_CLOSED_GRACE": "3600",
         }
         with (
             local_installation(root / "home", nodes=1, **settings) as running,
@@ -107,8 +112,40 @@ def classroom() -> Iterator[Classroom]:
 def profile(classroom: Classroom) -> Iterator[BrowserContext]:
     """A fresh profile of the browser."""
     context = classroom.browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(2 * WORKBENCH_TIMEOUT_MS)
     yield context
     context.close()
+
+
+def _work(classroom: Classroom, page: Page, pod: str, line: str) -> None:
+    """Type a line in a terminal, until what it does is seen in the pod."""
+    type_in_terminal(page, f"{line}; echo done >> ~/done")
+    until(lambda: classroom.shell(pod, "cat ~/done 2>/dev/null || true"), f"{line!r} did not run")
+    classroom.shell(pod, "rm ~/done")
+
+
+def test_two_pods_of_two_users_in_one_browser(classroom: Classroom, profile: BrowserContext) -> None:
+    """One by host name, one by path: both IDEs, extension hosts and terminals work, and stay who they are."""
+    pages = {}
+    for user, shape in zip(("ann", "bob"), SHAPES, strict=True):
+        pod, link = classroom.open(user, shape)
+        pages[pod] = page = profile.new_page()
+        open_workbench(page, link)
+        open_terminal(page)
+        _work(classroom, page, pod, f"echo {user} > ~/who")
+    names = [cookie["name"] for cookie in profile.cookies() if "codepods" in cookie["name"]]
+
+    assert [classroom.shell(pod, "cat ~/who").strip() for pod in pages] == ["ann", "bob"]
+    assert len(names) == len(set(names)) == 2
+    for pod, page in pages.items():
+        assert classroom.shell(pod, "pgrep -f type=extensionHost").strip()
+        assert "tkn" not in page.url
+        page.reload()
+        page.wait_for_selector(".monaco-workbench", timeout=WORKBENCH_TIMEOUT_MS)
+    _nothing_leaked(classroom, *pages.values())
+
+
+_KEPT_BY_CODE_SERVER = r"find ~/.local/share/code-server -type f -exec cat {} + | tr -cd '[:print:]\n'"
 
 
 def _nothing_leaked(classroom: Classroom, *pages: Page) -> None:
@@ -122,10 +159,9 @@ def _nothing_leaked(classroom: Classroom, *pages: Page) -> None:
         told += "".join(entry["url"] for entry in entries)
         told += page.evaluate("document.referrer")
     for pod in {link.partition("://")[2].partition(".")[0] for link in classroom.links}:
-        told += classroom.shell(
-            pod, "cat ~/.local/share/code-server/*.json ~/.local/share/code-server/*/*.log || true"
-        )
-        told += classroom.shell(pod, "find ~/.local/share/code-server -name '*.log' -exec cat {} +")
+        for container in classroom.installation.containers(pod):
+            if container["State"]["Running"]:
+                told += in_pod(container["Id"], _KEPT_BY_CODE_SERVER)
     assert [secret for secret in secrets if secret in told] == []
 
 
@@ -155,10 +191,45 @@ def test_a_visit_wakes_a_pod_and_a_tab_does_not(
     assert answer.status == 503
     visit.get_by_role("heading").wait_for()
     screenshot(visit, SCREENSHOTS / f"start-page-{shape}.png")
-    visit.wait_for_selector(".monaco-workbench", timeout=WORKBENCH_TIMEOUT_MS)
+    visit.wait_for_selector(".monaco-workbench")
     assert visit.url == address
     assert classroom.wishes(pod)[len(before) :] == [f"visit:sleeper-{shape} running"]
     _nothing_leaked(classroom, visit)
+
+
+def test_the_terminal_outlives_a_reload_of_nginx_and_a_lost_network(
+    classroom: Classroom, profile: BrowserContext
+) -> None:
+    """nginx reloads and no socket is cut; after a minute without network the same shell is there."""
+    pod, link = classroom.open("commuter", "subdomain")
+    page = profile.new_page()
+    closed: list[str] = []
+    back: set[str] = set()
+
+    def follow(socket: WebSocket) -> None:
+        socket.on("close", lambda gone: closed.append(gone.url))
+        if "reconnection=true" in socket.url:
+            socket.on("framereceived", lambda _: back.add(socket.url))
+
+    page.on("websocket", follow)
+    open_workbench(page, link)
+    open_terminal(page)
+    _work(classroom, page, pod, "kept=yes; echo $$ > ~/shell")
+
+    os.kill(int((classroom.nginx / "nginx.pid").read_text()), signal.SIGHUP)
+    _work(classroom, page, pod, "echo after the reload")
+    assert closed == []
+
+    with classroom.network.cut():
+        page.wait_for_timeout(CUT_S * 1000)
+    until(lambda: (page.wait_for_timeout(500), len(back) >= 2)[1], "the tab did not come back")
+    expect(page.locator(".monaco-dialog-box")).to_be_hidden(timeout=WORKBENCH_TIMEOUT_MS)
+    page.locator(".xterm-helper-textarea").first.focus()
+    _work(classroom, page, pod, "echo $$ $kept > ~/shell-after")
+
+    shell = classroom.shell(pod, "cat ~/shell").strip()
+    assert classroom.shell(pod, "cat ~/shell-after").strip() == f"{shell} yes"
+    _nothing_leaked(classroom, page)
 
 
 # ---- applications ----------------------------------------------------------------------------------------
@@ -304,9 +375,8 @@ def test_a_port_is_opened_to_others_and_closed_again(
 
     profile.clear_cookies()
     classroom.installation.run("port", pod, "8000", "public")
-    for shape in SHAPES:
-        until(lambda shape=shape: status(_app(classroom, pod, 8000, shape)) == 200, "not open to everybody")
-        assert status(classroom.base(pod, shape)) == 403
+    by_shape = [_app(classroom, pod, 8000, shape) for shape in SHAPES]
+    until(lambda: [status(url) for url in by_shape] == [200, 200], "not open to everybody")
+    assert [status(classroom.base(pod, shape)) for shape in SHAPES] == [403, 403]
     classroom.installation.run("port", pod, "8000", "private")
-    for shape in SHAPES:
-        until(lambda shape=shape: status(_app(classroom, pod, 8000, shape)) == 403, "still open to everybody")
+    until(lambda: [status(url) for url in by_shape] == [403, 403], "still open to everybody")
