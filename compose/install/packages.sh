@@ -27,6 +27,8 @@ look_for_packages() {
     has zstd || packages+=(zstd)
     has getfacl || packages+=(acl)
     has getfattr || packages+=(attr)
+    # ss cuts the sockets of what was revoked.
+    { has ip && has ss; } || packages+=(iproute2)
     look_for_engine_packages
     if [ "$scope" = tests ]; then look_for_packages_of_tests; fi
     look_for_packages_of_python
@@ -35,7 +37,6 @@ look_for_packages() {
 
 look_for_packages_of_tests() {
     has_browser || packages+=(chromium fonts-liberation)
-    has ip || packages+=(iproute2)
 }
 
 plan_packages() {
