@@ -1,4 +1,4 @@
-"""Ports of pods that are open to others."""
+"""Admins see every table, whenever their role comes to be."""
 
 from state.migrations import parts
 
@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Run the parts of this step."""
-    parts.run("0008_ports.sql")
+    parts.run("0008_desk.sql")
 
 
 def downgrade() -> None:

@@ -1,4 +1,4 @@
-"""Images that the store keeps."""
+"""Ports of pods that are open to others."""
 
 from state.migrations import parts
 
@@ -10,7 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Run the parts of this step."""
-    parts.run()
+    parts.run("0007_ports.sql")
 
 
 def downgrade() -> None:
