@@ -180,21 +180,21 @@ def late_effects(seed: int) -> Schedule:
     for pod_id in PODS[1:3]:
         faults += [
             Fault(step + random.randrange(60), pod_id, 0, f"wish:{wished}")
-            for step, wished in ((0, Desired.RUNNING), (250, Desired.ARCHIVED), (700, Desired.RUNNING))
+            for step, wished in ((0, Desired.RUNNING), (250, Desired.ARCHIVED), (1000, Desired.RUNNING))
         ]
     # At the end somebody changes their mind while their workspace is being made.
-    opened = random.randrange(1380, 1440)
+    opened = random.randrange(1880, 1940)
     faults += [
         Fault(opened, PODS[3], 0, "wish:running"),
         Fault(opened + random.randrange(20, 90), PODS[3], 0, "wish:archived"),
     ]
     for _ in range(8):
         port = random.choice(("docker.create", "docker.create_volume", "docker.create", "net.sync"))
-        faults.append(Fault(random.randrange(1200), NODES[0], 1, "crash_late", port, 5.0))
-    faults += [Fault(random.randrange(900, 1400), NODES[0], 0, "late_actions") for _ in range(6)]
+        faults.append(Fault(random.randrange(1700), NODES[0], 1, "crash_late", port, 5.0))
+    faults += [Fault(random.randrange(1300, 1900), NODES[0], 0, "late_actions") for _ in range(6)]
     faults += [Fault(step, NODES[0], random.randrange(1, 3), TOUCH, "store.head") for step in (280, 400, 600)]
     faults += [Fault(random.randrange(300, 700), random.choice(PODS[1:3]), 0, "lose_blob") for _ in range(12)]
-    return Schedule(seed, 1500, tuple(in_order(faults)))
+    return Schedule(seed, 2000, tuple(in_order(faults)))
 
 
 def in_order(faults: Iterable[Fault]) -> list[Fault]:
