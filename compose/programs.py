@@ -100,6 +100,10 @@ def front_door(environment: Environment, certificates: Certificates) -> list[Pro
             upstream_networks=("127.0.0.1/32",),
             pod_domain=environment.public_host if subdomains else None,
             listen_addresses=(environment.listen_address,),
+            trusted_peers=tuple(
+                environment.inherited.get("CODEPODS_TRUSTED_PEERS", "").replace(",", " ").split()
+            ),
+            hsts=environment.inherited.get("CODEPODS_HSTS") == "yes",
             hints_address=f"127.0.0.1:{environment.ports.hints}",
             worker_user=nginx_worker_user(),
             http2_directive=install.version >= HTTP2_DIRECTIVE_SINCE,
