@@ -100,7 +100,7 @@ KINDS: Mapping[str, Kind] = {
         422, "A field has a value that is not allowed", "Correct the fields named in `errors`."
     ),
     "extension_refused": Kind(
-        422,
+        409,
         "It cannot be kept until then",
         "Give one of `seconds` and `until`, within what the installation allows.",
     ),

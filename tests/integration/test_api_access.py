@@ -14,8 +14,17 @@ REVPRO = {"create_pod", "list_pods", "get_pod", "delete_pod", "set_desired_state
     "set_port",
     "list_pod_events",
     "explain_pod",
+    "extend_pod",
+    "list_archives",
+    "restore_pod_at",
+    "recover_pod",
+    "download_pod",
+    "import_files",
 }
-READ = {"list_pods", "get_pod", "list_pod_events", "explain_pod", "list_events", "list_nodes"}
+READ = {"list_pods", "get_pod", "list_pod_events", "explain_pod", "list_events", "list_nodes"} | {
+    "list_archives",
+    "list_alarms",
+}
 MAY = {"revpro": REVPRO, "read": READ, "admin": {operation.name for operation in WITH_TOKEN}}
 
 

@@ -96,7 +96,7 @@ PATHS = [
     ("GET", f"/api/v1/pods/{'p' * 4000}", "pod_not_found"),
     ("DELETE", f"/api/v1/pods/{POD}", "pod_not_found"),
     ("POST", f"/api/v1/pods/{POD}:open", "pod_not_found"),
-    ("POST", f"/api/v1/pods/{POD}:extend", "not_found"),
+    ("POST", f"/api/v1/pods/{POD}:polish", "not_found"),
     ("GET", f"/api/v1/pods/{POD}/explain", "pod_not_found"),
     ("GET", f"/api/v1/pods/{POD}/events", "pod_not_found"),
     ("GET", f"/api/v1/pods/{POD}/events?after=-1", "invalid_field"),

@@ -117,7 +117,7 @@ def test_a_lost_nodes_chore_goes_to_another_and_its_late_result_is_dropped(plane
     attend_chores(plane.db, plane.limits, plane.leading)
     assert news(plane, "node-2", asks()).given == ()
     plane.rows("UPDATE node_lease SET last_seen_at = now() - interval '5 min' WHERE node_id = 'node-1'")
-    plane.rows("UPDATE chore SET given_at = now() - interval '5 min'")
+    plane.rows("UPDATE chore SET given_at = now() - interval '5 min' WHERE id = %s::uuid", chore_id)
     long_leading = type(plane.leading)(plane.leading.leadership, plane.leading.since - timedelta(hours=1))
     attend_chores(plane.db, plane.limits, long_leading)
     (second,) = news(plane, "node-2", asks()).given

@@ -137,7 +137,8 @@ def test_a_thousand_tabs_of_a_sleeping_pod_ask_nobody(front: Front) -> None:
     pages = _hammer(front, "/pods/pod-a/", [cookie, *PAGE], 100)
 
     assert sockets == scripts == {503: TABS}
-    assert pages == {503: 100}
+    assert set(pages) <= {503, 429}  # beyond the burst, asking too often is said instead
+    assert pages[503]
     assert front.api.seen == []
     assert front.reached() == 0
 
