@@ -18,15 +18,8 @@ def vfs_engine(folder: Path) -> Iterator[str]:
     """Its address, for as long as the block lasts. The image `IMAGE` is on it."""
     url = f"unix://{folder}/docker.sock"
     # In a network of its own: with --bridge=none an engine takes the machine's docker0 away.
-    argv = [
-        "unshare",
-        "--net",
-        "dockerd",
-        "--storage-driver=vfs",
-        "--bridge=none",
-        "--iptables=false",
-        "--ip6tables=false",
-    ]
+    argv = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec dockerd "$@"', "dockerd"]
+    argv += ["--storage-driver=vfs", "--bridge=none", "--iptables=false", "--ip6tables=false"]
     argv += [f"--data-root={folder}/data", f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
     with (
         (folder / "log").open("wb") as log,
