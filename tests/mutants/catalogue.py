@@ -4,6 +4,7 @@ from tests.mutants.agent import AGENT_MUTANTS
 from tests.mutants.archives import ARCHIVE_MUTANTS
 from tests.mutants.chains import CHAIN_MUTANTS
 from tests.mutants.control import CONTROL_MUTANTS
+from tests.mutants.fleet import FLEET_MUTANTS
 from tests.mutants.lives import LIFE_MUTANTS
 from tests.mutants.runner import Mutant
 from tests.mutants.state import STATE_MUTANTS
@@ -224,4 +225,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *CONTROL_MUTANTS,
     *STORE_MUTANTS,
     *LIFE_MUTANTS,
+    *FLEET_MUTANTS,
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.plan import plan
@@ -21,20 +21,22 @@ def draw_silent_worlds(draw: st.DrawFn) -> World:
     pods = tuple(draw_failing_over(draw, f"p-{index}") for index in range(draw(st.integers(1, 3))))
     workspace = WorkspaceView("w-1", "alice", epoch=3, pods=pods, placement=ON_NODE)
     heard = NOW - timedelta(seconds=draw(st.integers(0, 300)))
-    node = replace(live_node("node-1"), last_seen_at=heard, lost=draw(st.booleans()))
+    node = replace(live_node("node-1"), last_seen_at=heard, lost=draw(st.integers(0, 3)) == 0)
     nodes = {"node-1": node, "node-2": live_node("node-2"), "node-3": live_node("node-3")}
-    leading_since = NOW - timedelta(seconds=draw(st.integers(0, 600)))
+    leading_since = NOW - timedelta(seconds=draw(st.sampled_from([0, 60, 600, 600, 600])))
     return World(nodes, (workspace,), leading_since)
 
 
 def draw_failing_over(draw: st.DrawFn, pod_id: str) -> PodView:
     """A pod on the silent node, with or without a wish to go on elsewhere."""
     pod = draw(draw_pods(pod_id, ON_NODE))
-    seen = pod.observed and replace(pod.observed, self_fence_s=draw(st.sampled_from([None, 60])))
-    return replace(pod, failover=draw(st.sampled_from(list(Failover))), observed=seen)
+    seen = pod.observed and replace(pod.observed, self_fence_s=draw(st.sampled_from([60, 60, 60, None])))
+    asks = [Failover.FROM_LAST_ARCHIVE] * 7 + [Failover.WAIT]  # one that waits holds up all of them
+    return replace(pod, failover=draw(st.sampled_from(asks)), observed=seen)
 
 
 @given(draw_silent_worlds())
+@settings(max_examples=400)
 def test_a_placement_is_given_up_only_with_proof(world: World) -> None:
     """A person's word, or the fences of all pods that may run and a silence longer than they need (LAW 6)."""
     node = world.nodes["node-1"]
