@@ -133,18 +133,39 @@ def test_only_what_is_settled_is_touched(life: PodLife, now: datetime) -> None:
 
 
 @laws
-@given(lives(), moments)
+@given(
+    lives(
+        desired=Desired.RUNNING,
+        actual=Observed.RUNNING,
+        busy_with_action=False,
+        presence=st.none() | presences(),
+    ),
+    moments,
+)
 def test_what_is_not_known_stops_nothing(life: PodLife, now: datetime) -> None:
     """A silent node, no look, an old look, a look at a former start: never absence (LAW 6, 13)."""
-    verdict = decide(life, now)
-    seen = life.presence
-    tells = seen is not None and seen.started_at == life.started_at
-    fresh = tells and seen is not None and now - seen.seen_at <= life.limits.fresh
+    looked = (*crucial(life, now), *_long_after(life, now)) if life.presence else ((life, now),)
+    for one, moment in looked:
+        verdict = decide(one, moment)
+        seen = one.presence
+        tells = seen is not None and seen.started_at == one.started_at
+        fresh = tells and seen is not None and moment - seen.seen_at <= one.limits.fresh
 
-    if not life.known:
-        assert verdict.move not in WISHES
-    if verdict.move is Move.STOP and not fresh:
-        assert verdict.rule is Rule.LIFETIME
+        if not one.known:
+            assert verdict.move not in WISHES
+        if verdict.move is Move.STOP and not fresh:
+            assert verdict.rule is Rule.LIFETIME
+
+
+def _long_after(life: PodLife, now: datetime) -> Iterator[tuple[PodLife, datetime]]:
+    """Looked at right after its deadline, and never again; its node is heard, or is not."""
+    known = replace(life, known=True)
+    deadline = decide(looked_at(known, now), now).stops_at
+    if deadline is not None:
+        seen = looked_at(life, deadline + SECOND)
+        for one in (seen, replace(seen, known=False)):
+            yield one, deadline + 2 * SECOND
+            yield one, deadline + 2 * SECOND + life.limits.fresh
 
 
 @laws
