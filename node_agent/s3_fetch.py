@@ -11,7 +11,7 @@ from node_agent.store import StoreConflict, StoreUnavailable
 
 RANGE_BYTES = 4 << 20
 # Beyond the one that is wanted next.
-RANGES_AHEAD_MAX = 4
+RANGES_AHEAD_MAX = 3
 
 
 def fetch(bucket: Bucket, lanes: Lanes, name: str) -> Generator[bytes, None, None]:
