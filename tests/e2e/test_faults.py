@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.local_installation import LocalInstallation, in_pod
 
-CYCLES = int(os.environ.get("CODEPODS_KILL_CYCLES", "6"))
+CYCLES = int(os.environ.get("CODEPODS_KILL_CYCLES", "3"))
 SEED = int(os.environ.get("CODEPODS_KILL_SEED", "20260301"))
 CONVERGE_TIMEOUT_S = "180"
 
