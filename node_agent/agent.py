@@ -21,7 +21,7 @@ from node_agent.errors import StepError, TakenBack
 from node_agent.executor import Executor
 from node_agent.exports import EXPORT, export_handler
 from node_agent.facts import find_facts, store_facts, unknown_facts
-from node_agent.fencer import Fencer
+from node_agent.fencer import CONTACT, Fencer
 from node_agent.freezer import FROZEN, Freezer
 from node_agent.gateway_client import Gateway, GatewayError
 from node_agent.imports import IMPORT, import_handler
@@ -58,7 +58,9 @@ class Agent:
             Lanes(settings.starts_at_once, settings.uploads_at_once, settings.queue_length_max)
         )
         self._surveyor = Surveyor(parts, self.report_soon, self._queue.alone_in)
-        self._fencer = Fencer(parts.runtime, parts.journal, parts.fences, self.report_soon)
+        self._fencer = Fencer(
+            parts.runtime, parts.journal, parts.fences, self.report_soon, settings.data_dir / CONTACT
+        )
         self._watch = PresenceWatch(parts, self.report_soon)
         self._results = Results()
         self.chores = ChoreRunner(

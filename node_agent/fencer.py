@@ -20,6 +20,8 @@ from node_agent.journal import Journal
 from node_agent.runtime import STOP_GRACE_S, Container, Runtime
 
 LOOK_EVERY_S = 1.0
+NOTE_EVERY_S = 5.0
+CONTACT = "contact.json"
 FILE_BYTES_MAX = 16_000_000
 
 log = structlog.get_logger(__name__)
@@ -66,6 +68,22 @@ def _read(path: Path) -> dict[str, int]:
     return {key: value for key, value in content.items() if type(value) is int and value > 0}
 
 
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _noted_contact(note: Path) -> float:
+    """When the gateway last answered a former process of this boot, on the machine's monotonic clock.
+
+    Nothing readable is long ago: who may have been started elsewhere by now is stopped.
+    """
+    try:
+        noted = json.loads(note.read_text())
+        return float(noted["at_s"]) if noted["boot"] == _boot_id() else float("-inf")
+    except (OSError, ValueError, TypeError, KeyError):
+        return float("-inf")
+
+
 def must_stop(
     container: Container, highest_epoch: Callable[[str], int], fences: Mapping[str, int], silent_s: float
 ) -> str | None:
@@ -94,11 +112,15 @@ class Fencer:
         journal: Journal,
         fences: Fences,
         stopped: Callable[[], None],
+        note: Path,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`note` keeps when the gateway last answered: a restart must not begin the wait anew."""
         self._runtime, self._journal, self._fences, self._stopped = runtime, journal, fences, stopped
         self._monotonic = monotonic
-        self._contact_at_s = monotonic()
+        self._note = note
+        self._contact_at_s = _noted_contact(note) if fences.all() else monotonic()
+        self._noted_at_s = self._contact_at_s
         self._stale = threading.Event()
         self._stale.set()  # after a start, look once at what is there
         self._ending = threading.Event()
@@ -106,6 +128,14 @@ class Fencer:
     def contact(self, asked_at_s: float) -> None:
         """The gateway has answered a request that was sent at `asked_at_s`."""
         self._contact_at_s = max(self._contact_at_s, asked_at_s)
+        if self._fences.all() and self._contact_at_s - self._noted_at_s > NOTE_EVERY_S:
+            self._noted_at_s = self._contact_at_s
+            noted = {"boot": _boot_id(), "at_s": self._contact_at_s}
+            write_atomically(self._note, json.dumps(noted).encode())
+
+    def silent_s(self) -> float:
+        """How long the gateway has not answered, former processes of this agent included."""
+        return self._monotonic() - self._contact_at_s
 
     def outdated(self) -> None:
         """The journal has learnt of higher epochs than something here may be of."""
@@ -122,7 +152,7 @@ class Fencer:
 
     def look(self) -> int:
         """Stop what must not run; how many were stopped. Looked at again until none is left."""
-        silent_s = self._monotonic() - self._contact_at_s
+        silent_s = self.silent_s()
         fences = self._fences.all()
         if not self._stale.is_set() and not any(silent_s > seconds for seconds in fences.values()):
             return 0

@@ -1,11 +1,13 @@
 """What a node stops by itself: the rule, the memory of fences, and that nothing else is touched."""
 
 from pathlib import Path
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent.fencer import Fences, must_stop
+from node_agent.fencer import Fencer, Fences, must_stop
+from node_agent.journal import Journal
 from node_agent.labels import PodLabels
 from node_agent.runtime import Container, Status
 
@@ -63,3 +65,18 @@ def test_an_unreadable_file_is_no_fence(tmp_path: Path) -> None:
     (tmp_path / "fences.json").write_text('{"c-1": "sixty"')
 
     assert Fences(tmp_path / "fences.json").all() == {}
+
+
+def fencer(folder: Path, now_s: float) -> Fencer:
+    """As an agent's process makes it at its start; no engine is asked here."""
+    journal, fences = Journal(folder / "journal.json", "node-1"), Fences(folder / "fences.json")
+    return Fencer(cast("Any", None), journal, fences, lambda: None, folder / "contact.json", lambda: now_s)
+
+
+def test_a_restart_of_the_agent_does_not_begin_the_wait_anew(tmp_path: Path) -> None:
+    """Else a pod would run on here after it was started elsewhere (LAW 6)."""
+    Fences(tmp_path / "fences.json").set("c-1", 60)
+    assert fencer(tmp_path, 900.0).silent_s() == float("inf")  # nothing says that it was ever heard
+    fencer(tmp_path, 1000.0).contact(1000.0)
+
+    assert fencer(tmp_path, 1070.0).silent_s() == 70.0
