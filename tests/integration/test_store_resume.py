@@ -131,6 +131,7 @@ def killed_in_mid_part(site: Site) -> None:
     with subprocess.Popen([sys.executable, "-c", program]) as child:
         assert site.front.stalled.wait(60)
         child.kill()
+    site.front.wait_until_served()
     site.front.heal()
 
 
@@ -353,6 +354,7 @@ def test_an_archive_goes_on_where_it_was_cut(site: Site, tmp_path: Path) -> None
     with subprocess.Popen([sys.executable, "-c", program]) as child:
         assert site.front.stalled.wait(60)
         child.kill()
+    site.front.wait_until_served()
     site.front.heal()
     arrived = arrived_bytes(site)
     assert arrived >= PART_BYTES

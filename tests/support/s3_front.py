@@ -25,6 +25,13 @@ class Front:
     # For one complete request each: bytes are the answer, and the server never hears of it; None passes the
     # request on and loses the answer.
     answers: list[bytes | None] = field(default_factory=list)
+    serving: list[threading.Thread] = field(default_factory=list)
+
+    def wait_until_served(self) -> None:
+        """Until nothing of clients that are gone is under way any more: the system holds megabytes for them."""
+        for thread in self.serving:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
 
     def heal(self) -> None:
         """Nothing goes wrong any more; the count starts anew."""
@@ -51,7 +58,9 @@ def _accept(listener: socket.socket, front: Front) -> None:
     with suppress(OSError):
         while True:
             client, _ = listener.accept()
-            threading.Thread(target=_serve, args=(client, front), daemon=True).start()
+            thread = threading.Thread(target=_serve, args=(client, front), daemon=True)
+            front.serving.append(thread)
+            thread.start()
 
 
 def _serve(client: socket.socket, front: Front) -> None:
