@@ -6,7 +6,7 @@ decided: the generation is compared, and a newer wish wins.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from psycopg.types.json import Jsonb
 
@@ -16,7 +16,7 @@ from state.leader import Leadership, assert_leading
 from state.lifecycle import LifeLimits, Move, PodLife, Verdict
 from state.model import Desired, Observed
 from state.pods import PodNotFound
-from state.presence import presence_of, warning_id
+from state.presence import presence_of
 from state.rows import Row
 
 REASON_CHARACTERS_MAX = 500
@@ -70,6 +70,12 @@ _STANDING = """
       LEFT JOIN pod_policy pp ON pp.pod_id = p.id AND pp.warned_at IS NOT NULL
       LEFT JOIN placement pl ON pl.workspace_id = p.workspace_id AND pl.released_at IS NULL
      WHERE p.id = %s FOR NO KEY UPDATE OF p
+"""
+_TOLD = """
+    SELECT true FROM event
+     WHERE pod_id = %s AND kind = 'warned' AND (detail ->> 'stops_at')::timestamptz = %s
+       AND (detail ->> 'can_extend')::boolean
+     LIMIT 1
 """
 _EXTEND = "UPDATE pod SET keep_until = %s, desired_reason = %s WHERE id = %s"
 
@@ -196,7 +202,10 @@ def _wish(conn: Connection, life: PodLife, verdict: Verdict) -> None:
 
 
 def _tell(conn: Connection, life: PodLife, verdict: Verdict) -> None:
-    detail = {"stops_at": verdict.stops_at and verdict.stops_at.isoformat()}
+    detail = {
+        "stops_at": verdict.stops_at and verdict.stops_at.isoformat(),
+        "can_extend": verdict.can_extend,
+    }
     events.append(
         conn,
         actor=f"policy:{verdict.rule}",
@@ -227,21 +236,40 @@ def extend(db: Database, pod_id: str, until: datetime, *, actor: str, reason: st
 
 
 def answer(db: Database, pod_id: str, node_id: str, warning: str, extension: timedelta) -> bool:
-    """Somebody in the pod's editor has answered a warning with "keep it running": False if it stands no more.
+    """Somebody in the pod's editor has answered a warning, "keep it running": False if it was never told.
 
-    Pods hold no credentials: this comes with their node's presence, and can only ever keep the pod itself.
+    The hand that presses the button is use, which takes the warning away: the answer comes a moment later,
+    and counts all the same. It is repeated for as long as the editor lives, so the extension counts from the end
+    that the warning named. Pods hold no credentials: this comes with their node's presence, and can only ever
+    keep the pod itself.
     """
+    stops_at = _named_by(warning)
     with db.transaction() as conn:
         row = conn.execute(_STANDING, (pod_id,)).fetchone()
-        if row is None or row["desired_state"] != Desired.RUNNING or row["stops_at"] is None:
+        if row is None or row["desired_state"] != Desired.RUNNING or row["node_id"] != node_id:
             return False
-        if row["node_id"] != node_id:
+        if stops_at is None or not _was_told(conn, pod_id, row, stops_at):
             return False
-        if warning_id(row["stops_at"]) != warning or not row["can_extend"]:
+        until = stops_at + extension
+        if until <= row["now"]:
             return False
-        until = row["now"] + extension
         _keep_until(conn, pod_id, row, until, f"editor:{pod_id}", "kept running by whoever is in its editor")
     return True
+
+
+def _named_by(warning: str) -> datetime | None:
+    """The end that it names, in UTC where it does not say; None for what no node of ours writes."""
+    try:
+        stops_at = datetime.fromisoformat(warning)
+    except ValueError:
+        return None
+    return stops_at if stops_at.tzinfo else stops_at.replace(tzinfo=UTC)
+
+
+def _was_told(conn: Connection, pod_id: str, row: Row, stops_at: datetime) -> bool:
+    if row["stops_at"] == stops_at:
+        return bool(row["can_extend"])
+    return conn.execute(_TOLD, (pod_id, stops_at)).fetchone() is not None
 
 
 def _keep_until(

@@ -2,10 +2,12 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from tests.support.browser import (
     chromium,
@@ -18,6 +20,7 @@ from tests.support.browser import (
 )
 from tests.support.local_installation import LocalInstallation, in_pod
 from tests.support.pod_tree import differences, pod_tree
+from tests.support.quiet_network import quiet_chromium
 
 PATIENCE_S = 120
 SCREENSHOTS = Path(os.environ.get("CODEPODS_SCREENSHOTS", "/tmp/codepods-screenshots"))
@@ -34,6 +37,13 @@ sudo bash -c 'echo root > owned-by-root; chmod 4755 owned-by-root; ln -s owned-b
 sudo python3 -c 'import os; os.setxattr("/opt/kept/old", "user.note", b"kept")'
 sudo rm /etc/issue
 """
+
+
+@contextmanager
+def _a_browser(installation: LocalInstallation) -> Iterator[Browser]:
+    port = int(installation.environment["CODEPODS_HTTPS_PORT"])
+    with quiet_chromium(port) as executable, chromium(executable) as browser:
+        yield browser
 
 
 def _the_container(installation: LocalInstallation, pod_id: str) -> dict[str, Any]:
@@ -73,7 +83,7 @@ def test_a_learner_comes_back_to_everything(installation: LocalInstallation) -> 
     opened = installation.open("walker")
     pod = opened["pod_id"]
     container_id = _the_container(installation, pod)["Id"]
-    with chromium() as browser, learner_page(browser) as page:
+    with _a_browser(installation) as browser, learner_page(browser) as page:
         _work_in_editor(page, opened["url"], container_id)
     in_pod(container_id, _WORK)
     before = pod_tree(container_id)
@@ -100,7 +110,7 @@ def test_a_learner_comes_back_to_everything(installation: LocalInstallation) -> 
     assert differences(before, pod_tree(container_id)) == {}
     in_pod(container_id, "cd /workspaces/hello && make --question")  # exits 0 when all is up to date
     assert "tree v" in in_pod(container_id, "tree --version")
-    with chromium() as browser, learner_page(browser) as page:
+    with _a_browser(installation) as browser, learner_page(browser) as page:
         open_workbench(page, back["url"])
         screenshot(page, SCREENSHOTS / "after-restore.png")
 

@@ -155,6 +155,26 @@ def test_the_button_in_the_editor_keeps_the_pod(scene: Scene) -> None:
     assert scene.policy["stops_at"] == scene.row["keep_until"]
 
 
+def test_the_hand_on_the_button_does_not_void_the_answer(scene: Scene) -> None:
+    """The click is use, which takes the warning away; the answer comes after that, counts, and only once."""
+    scene.say(connections=2, active_age_s=HOUR_S + 1)
+    scene.look()
+    db = scene.control.db
+    (warning,) = presence.for_node(db, "node-1", ()).warnings or ()
+    scene.say(connections=2, active_age_s=0.5)
+    scene.look()
+    assert scene.policy["warned_at"] is None
+
+    assert policies.answer(db, scene.pod_id, "node-1", warning.id, timedelta(hours=1))
+    kept_until = scene.row["keep_until"]
+    assert policies.answer(db, scene.pod_id, "node-1", warning.id, timedelta(hours=1))
+
+    assert scene.last_event("desired")["actor"] == f"editor:{scene.pod_id}"
+    assert scene.row["keep_until"] == kept_until
+    for never_told in ("", "soon", "9999-12-31T23:59:59.999999", "2020-01-01"):
+        assert not policies.answer(db, scene.pod_id, "node-1", never_told, timedelta(hours=1))
+
+
 def test_work_without_a_tab_is_kept_until_its_maximum(scene: Scene) -> None:
     """A build goes on alone for hours; for longer than it may it does not."""
     scene.say(connections=0, gone_for_s=6 * HOUR_S, busy_age_s=0, busy_with="90 % of a CPU")

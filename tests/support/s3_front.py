@@ -28,7 +28,7 @@ class Front:
     serving: list[threading.Thread] = field(default_factory=list)
 
     def wait_until_served(self) -> None:
-        """Until nothing of clients that are gone is under way any more: the system holds megabytes for them."""
+        """Until nothing of clients that are gone is under way: the system holds megabytes for them."""
         for thread in self.serving:
             thread.join(timeout=60)
             assert not thread.is_alive()
