@@ -239,9 +239,9 @@ def answer(db: Database, pod_id: str, node_id: str, warning: str, extension: tim
     """Somebody in the pod's editor has answered a warning, "keep it running": False if it was never told.
 
     The hand that presses the button is use, which takes the warning away: the answer comes a moment later,
-    and counts all the same. It is repeated for as long as the editor lives, so the extension counts from the end
-    that the warning named. Pods hold no credentials: this comes with their node's presence, and can only ever
-    keep the pod itself.
+    and counts all the same. It is repeated for as long as the editor lives, so the extension counts from
+    the end that the warning named. Pods hold no credentials: this comes with their node's presence, and can
+    only ever keep the pod itself.
     """
     stops_at = _named_by(warning)
     with db.transaction() as conn:
