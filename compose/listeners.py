@@ -63,6 +63,9 @@ def main() -> None:
         )
     for listener in listeners:
         listener.set_inheritable(True)
+        # nginx takes inherited sockets as they are. Its workers wake together for one connection, and on a
+        # socket that blocks the later ones would sleep in accept for ever, with all that they serve.
+        listener.setblocking(False)
     environment = {**os.environ, "NGINX": "".join(f"{listener.fileno()};" for listener in listeners)}
     os.execvpe(asked.command[0], asked.command, environment)  # noqa: S606  no shell is wanted
 
