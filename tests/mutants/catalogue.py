@@ -138,6 +138,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/integration/test_proxy_vanished.py",),
     ),
     Mutant(
+        "a worker sleeps in accept",
+        "LAW 15",
+        "compose/listeners.py",
+        "listener.setblocking(False)",
+        "pass",
+        ("tests/unit/compose/test_listeners.py",),
+    ),
+    Mutant(
         "a link for once opens again",
         "LAW 17",
         "nginx_njs/gate.js",
