@@ -237,7 +237,7 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "a damaged archive is gone by for ever",
         "LAW 8",
         _INGEST,
-        "                self._db.leave_archive(row.action.target, owner)\n",
-        "",
+        " and self._db.note_damage(row, owner):",
+        " and False:",
     ),
 )

@@ -22,6 +22,7 @@ from node_agent.settings import Settings
 from node_agent.ways import Ways
 from node_agent.workqueue import Work
 from reconciler import tick
+from reconciler.lead import RENEW_EVERY, Lead
 from state.chore_wire import ChoreHandle
 from state.database import DatabaseUnavailable
 from state.leader import Leadership, LeadershipLost
@@ -274,17 +275,24 @@ class DatabasePort:
     def _has(self, trouble: str) -> bool:
         return self._scheduler.now_s < self._db.trouble.get(trouble, 0.0)
 
-    def lead(self, holder: str) -> Leadership | None:
+    def try_lead(self, holder: str, lease: timedelta) -> Leadership | None:
         """See state.leader."""
-        return self._call("lead", lambda: self._db.lead(holder))
+        return self._call("lead", lambda: self._db.try_lead(holder, lease))
+
+    def renew(self, leadership: Leadership, lease: timedelta) -> bool:
+        """See state.leader."""
+        return self._call("renew", lambda: self._db.renew(leadership, lease))
 
     def clock(self) -> datetime:
         """See state.snapshot."""
         return self._call("clock", self._db.clock)
 
-    def note_silence(self, since: datetime, limits: Limits) -> None:
+    def note_silence(self, leading: tick.Leading, limits: Limits) -> None:
         """See state.silence."""
-        self._call("note_silence", lambda: self._db.note_silence(since, limits.node_silent_after))
+        silent_after = limits.node_silent_after
+        self._call(
+            "note_silence", lambda: self._db.note_silence(leading.leadership, leading.since, silent_after)
+        )
 
     def claim_due(self, limit: int, redeliver_after: timedelta) -> list[str]:
         """See state.snapshot."""
@@ -324,10 +332,10 @@ class DatabasePort:
         """See state.snapshot.page_workspaces."""
         return self._call("page", lambda: [] if self._has("db_empty") else sorted(self._db.workspaces))
 
-    def park(self, workspace_id: str, retry_at: datetime, lead: Leadership) -> None:
+    def park(self, workspace_id: str, reason: str, retry_at: datetime, lead: Leadership) -> None:
         """See state.outbox."""
         self._db.watch.parked(workspace_id)
-        self._call("park", lambda: self._db.park(workspace_id, retry_at, lead))
+        self._call("park", lambda: self._db.park(workspace_id, reason, retry_at, lead))
 
 
 class ReconcilerActor:
@@ -338,7 +346,9 @@ class ReconcilerActor:
         self._scheduler = scheduler
         self._process = process
         self._limits = limits
-        self._leading: tick.Leading | None = None
+        holder = f"{process.name}/{process.birth}"
+        self._lead = Lead(cast("Any", self._port), holder, monotonic=lambda: scheduler.now_s)
+        self._term = 0
         self._silence_at_s = 0.0
         self._resync_at_s = 0.0
         self._attend_at_s = 0.0
@@ -351,8 +361,8 @@ class ReconcilerActor:
                 self._turn()
             except DatabaseUnavailable:
                 self._scheduler.sleep(TURN_S)
-            except LeadershipLost:
-                self._leading = None
+            except LeadershipLost as error:
+                self._lead.give_up(str(error))
             self._scheduler.wait_for(self._may_turn, TURN_S)
 
     def _may_turn(self) -> bool:
@@ -360,30 +370,23 @@ class ReconcilerActor:
         now = self._db.clock()
         if self._scheduler.now_s < self._db.trouble.get("db_deaf", 0.0):
             return False
-        return self._leading is not None and any(due_at <= now for _, due_at in self._db.due_times())
+        return self._lead.current() is not None and any(due_at <= now for _, due_at in self._db.due_times())
 
     def _turn(self) -> None:
         now_s, port = self._scheduler.now_s, self._port
-        if now_s >= self._attend_at_s or self._leading is None:
-            self._attend_at_s = now_s + 5.0
-            self._attend()
-        leading = self._leading
+        if now_s >= self._attend_at_s or self._lead.current() is None:
+            self._attend_at_s = now_s + RENEW_EVERY.total_seconds()
+            self._lead.attend()
+        leading = self._lead.current()
         if leading is None:
             return
+        if leading.leadership.term != self._term:
+            self._term, self._resync_at_s = leading.leadership.term, 0.0
         if now_s >= self._silence_at_s:
             self._silence_at_s = now_s + SILENCE_S
-            port.note_silence(leading.since, self._limits)
+            port.note_silence(leading, self._limits)
         now = port.clock()
         tick.tick(cast("Any", port), self._limits, leading, now)
         if now_s >= self._resync_at_s:
             self._resync_at_s = now_s + RESYNC_S
             tick.examine(cast("Any", port), self._limits, leading, now, port.all_workspaces())
-
-    def _attend(self) -> None:
-        holder = f"{self._process.name}/{self._process.birth}"
-        leadership = self._port.lead(holder)
-        if leadership is None:
-            self._leading = None
-        elif self._leading is None or self._leading.leadership != leadership:
-            self._leading = tick.Leading(leadership, self._port.clock())
-            self._resync_at_s = 0.0

@@ -4,11 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from node_agent.labels import EPOCH, WORKSPACE
+from reconciler.lead import LEASE
 from state.model import WITHDRAWING_VERBS, Desired, Limits, Observed, Verb
 from state.plan import Place, Plan, PlannedStep, Release
 from state.transitions import TRANSITIONS, Cause
 from state.wire import SyncRequest
-from tests.sim.database import LEASE, SimDatabase
+from tests.sim.database import SimDatabase
 from tests.sim.rows import ActionRow, PodRow
 from tests.sim.truth import Truth, Violation
 from tests.sim.watch import Watch

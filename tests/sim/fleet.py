@@ -6,7 +6,8 @@ last wished, and that nothing is touched after that (I6).
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from random import Random
 
 from node_agent.runtime import Status
@@ -19,7 +20,6 @@ from tests.sim.docker import SimContainer, SimDocker, at
 from tests.sim.host import SimTime
 from tests.sim.ingest import Ingest
 from tests.sim.rest import Rest
-from tests.sim.rows import NodeRow, PodRow, WorkspaceRow
 from tests.sim.schedule import NODES, PODS, RECONCILERS, Fault, Schedule
 from tests.sim.scheduler import Armed, Process, Scheduler
 from tests.sim.seams import installed
@@ -29,6 +29,8 @@ from tests.sim.truth import Truth, Violation
 
 RESTART_S = 2.0
 WRITE_EVERY_S = 0.8
+# A stopped pod is saved while it rests after so long: within a run, and before a fleet counts as at rest.
+LIMITS = replace(Limits(), warm_after=timedelta(seconds=60))
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Fleet:
     """The world and all who act in it."""
 
     def __init__(self, seed: int, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+        self.limits = limits or LIMITS
         self.marks: Counter[str] = Counter()
         self.scheduler = Scheduler(
             seed,
@@ -73,14 +75,13 @@ class Fleet:
         self.healing = False
         self.agents: dict[str, AgentActor] = {}
         for node_id in NODES:
-            self.db.nodes[node_id] = NodeRow(node_id)
+            self.db.add_node(node_id)
             self.truth.dockers[node_id] = SimDocker(
                 node_id, self.scheduler, self.trees, self.truth.engine_changed
             )
         for pod_id in PODS:
             user = pod_id.split("-")[1]
-            self.db.workspaces.setdefault(f"w-{user}", WorkspaceRow(f"w-{user}", f"user-{user}"))
-            self.db.pods[pod_id] = PodRow(pod_id, f"w-{user}")
+            self.db.add_pod(pod_id, f"w-{user}", f"user-{user}")
         self.tokens = 0
         self.wishes = 0
         # Until when a node's agent is not started after a boot of its machine.
@@ -187,7 +188,7 @@ class Fleet:
             gateway.cut_until_s = gateway.deaf_until_s = 0.0
             docker.trouble.clear()
             docker.cpu_millis = 8000
-            self.db.nodes[node_id].cordoned = False
+            self.db.set_cordoned(node_id, False)
         # A supervisor does not leave two agents on one node for ever.
         for actor in list(self.scheduler.actors):
             if actor.process.name in NODES and self.agents[actor.process.name].process is not actor.process:

@@ -170,7 +170,7 @@ def _kill_agents(fleet: "Fleet", node_id: str) -> None:
 
 
 def _cordon(fleet: "Fleet", fault: Fault) -> None:
-    fleet.db.nodes[fault.actor].cordoned = fault.kind == "cordon"
+    fleet.db.set_cordoned(fault.actor, fault.kind == "cordon")
 
 
 def _shrink(fleet: "Fleet", fault: Fault) -> None:

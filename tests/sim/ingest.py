@@ -17,11 +17,35 @@ from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb
 from state.observed import Comparison, Exit, Known, compare
 from state.reports import Ingested
 from state.results import EXITED
-from state.wire import CANCELLED, Action, Report, StepDone, StepFailed, StepResult, SyncReply, SyncRequest
+from state.wire import (
+    CANCELLED,
+    Action,
+    Report,
+    RestorePod,
+    RestoreWorkspace,
+    StepDone,
+    StepFailed,
+    StepResult,
+    SyncReply,
+    SyncRequest,
+)
 from tests.sim.database import SimDatabase
 from tests.sim.docker import at
 from tests.sim.rows import ActionRow, NodeRow, PodRow, known_row, known_workspace_row
 
+_UP = (Observed.STARTING, Observed.RUNNING, Observed.STOPPING)
+_LIVE = (*_UP, Observed.FAILED)
+_GONE: dict[str, Any] = {
+    "state": Observed.ABSENT,
+    "container_id": "",
+    "upstream": None,
+    "session_secret": None,
+    "fingerprint": None,
+    "started_at": None,
+    "exit_code": None,
+    "oom_killed": False,
+    "self_fence_s": None,
+}
 _ARCHIVING = (Verb.ARCHIVE_POD, Verb.ARCHIVE_WORKSPACE)
 
 
@@ -52,17 +76,26 @@ class Ingest:
             self._marks["zombie_rejected"] += bool(request.results and request.boot_id in node.former_boots)
             return Ingested(current=False)
         self._db.watch.heard(request)
+        self._keep_facts(node, request)
+        changed = request.report is not None and self._take_in(node, request, request.report)
+        self._db.committed()
+        accepted = tuple(result.action_id for result in request.results) if request.report else ()
+        return Ingested(True, accepted, changed)
+
+    def _keep_facts(self, node: NodeRow, request: SyncRequest) -> None:
+        before = (node.cpu_millis, node.memory_mib)
         node.cpu_millis, node.memory_mib = request.facts.cpu_millis, request.facts.memory_mib
-        if request.report is None:
-            return Ingested(current=True)
-        same = node.report == request.report
-        known = None if same else self._known(request, request.report)
-        for result in request.results:
-            self._apply(node, result)
-        if known is not None and request.report is not None:
-            self._write(node, compare(known, request.report), known)
-            node.report = request.report
-        return Ingested(True, tuple(result.action_id for result in request.results), known is not None)
+        if not node.cordoned and (node.cpu_millis > before[0] or node.memory_mib > before[1]):
+            self._db.room_made()
+
+    def _take_in(self, node: NodeRow, request: SyncRequest, report: Report) -> bool:
+        same = node.report == report
+        known = None if same else self._known(request, report)
+        answered = sum([self._apply(node, result) for result in request.results])
+        if known is not None:
+            self._write(node, compare(known, report), known)
+            node.report = report
+        return answered > 0 or known is not None
 
     def _renew_lease(self, node: NodeRow, request: SyncRequest) -> bool:
         if request.boot_id in node.former_boots:
@@ -76,6 +109,8 @@ class Ingest:
         node.boot_id, node.sequence, node.last_seen_at = request.boot_id, request.sequence, self._db.clock()
         if (node.engine_error is None) != (request.engine_error is None):
             self._db.wake_users_of(node.id)
+            if request.engine_error is None:
+                self._db.room_made()
         node.engine_error = request.engine_error
         return True
 
@@ -118,7 +153,8 @@ class Ingest:
             and row.verb is Verb.STOP_POD
             and row.state is ActionState.SUPERSEDED
             and row.finished_at is not None
-            and (since is None or row.finished_at >= since)
+            and since is not None
+            and row.finished_at >= since
             for row in self._db.actions.values()
         )
 
@@ -139,8 +175,7 @@ class Ingest:
             pod = db.pods[pod_id]
             assert pod.observed is not None
             self._moved(pod, node.id, pod.observed.epoch, Observed.ABSENT)
-            absent = {"state": Observed.ABSENT, "container_id": "", "fingerprint": None, "started_at": None}
-            pod.observed = pod.observed.model_copy(update=absent)
+            pod.observed = pod.observed.model_copy(update=_GONE)
             pod.since = pod.due_at = now
         for pod_id, image_id in comparison.pins.items():
             db.pods[pod_id].image_id = db.pods[pod_id].image_id or image_id
@@ -150,60 +185,67 @@ class Ingest:
         for workspace_id in comparison.absent_workspaces:
             workspace = db.workspaces[workspace_id]
             assert workspace.observed is not None
-            gone: dict[str, Any] = {"state": WorkspaceObserved.ABSENT, "fingerprint": None}
+            gone: dict[str, Any] = {"state": WorkspaceObserved.ABSENT, "volume": "", "fingerprint": None}
             workspace.observed = workspace.observed.model_copy(update=gone)
             workspace.due_at = now
         self._marks["container_vanished"] += len(comparison.vanished)
         db.watch.vanished(oddity.pod_id for oddity in comparison.vanished)
         for exited in comparison.exits:
-            self._fail_exited(exited)
+            self._fail_exited(known, exited)
 
     def _moved(self, pod: PodRow, node_id: str, epoch: int, after: Observed) -> None:
         seen = pod.observed
         same = seen is not None and (pod.observed_node_id, seen.epoch) == (node_id, epoch)
         before = seen.state if seen is not None and same else Observed.ABSENT
+        if seen is not None and seen.state in _UP and after not in _UP:
+            self._db.room_made()
         self._db.watch.moved(pod, node_id, epoch, before, after)
 
-    def _fail_exited(self, line: Exit) -> None:
-        pod = self._db.pods[line.pod.pod_id]
+    def _fail_exited(self, known: Known, line: Exit) -> None:
+        pod, before = self._db.pods[line.pod.pod_id], known.pods[line.pod.pod_id]["failure"]
         failed = StepFailed(action_id="", code=EXITED, message="The container exited by itself.")
-        pod.failure = (
-            None if line.healthy else self._next(pod.failure, Verb.START_POD, failed, pod.generation)
-        )
+        pod.failure = None if line.healthy else self._next(before, Verb.START_POD, failed, pod.generation)
 
     # ---- results -------------------------------------------------------------------------------------------
 
-    def _apply(self, node: NodeRow, result: StepResult) -> None:
+    def _apply(self, node: NodeRow, result: StepResult) -> bool:
         row = self._db.actions.get(result.action_id)
         if row is None or row.state is not ActionState.OPEN or row.node_id != node.id:
             self._marks["late_result_ignored"] += 1
             self._marks["zombie_rejected"] += row is not None and row.state is ActionState.SUPERSEDED
-            return
-        failed = isinstance(result, StepFailed)
-        race = isinstance(result, StepFailed) and result.code in {*RACES, CANCELLED}
-        self._db.watch.answered(row, failed=failed, race=race)
+            return False
         owner = self._owner(row.action)
         owner.due_at = self._db.clock()
-        if isinstance(result, StepFailed) and result.code == CANCELLED:
+        race = isinstance(result, StepFailed) and result.code in {*RACES, CANCELLED}
+        if isinstance(result, StepDone):
+            self._succeeded(row, result, owner)
+        elif result.code == CANCELLED:
             self._marks["take_back_acknowledged"] += 1
             self._db.close(row, ActionState.SUPERSEDED)
-            return
-        if isinstance(result, StepFailed):
-            self._db.close(row, ActionState.FAILED)
-            if result.code in DAMAGE_CODES and row.verb.startswith("remove"):
-                self._marks["damaged_archive_left"] += 1
-                self._db.leave_archive(row.action.target, owner)
-            previous = owner.failure
-            if row.action.pod_id is None:
-                pods = [pod for pod in self._db.pods.values() if pod.workspace_id == row.action.workspace_id]
-                wished_at = max((pod.desired_at for pod in pods if pod.desired_at), default=None)
-                previous = live_failure(previous, wished_at)
-            owner.failure = self._next(previous, row.verb, result, row.action.generation)
-            return
-        self._succeeded(row, result, owner)
+        else:
+            race |= self._failed(row, result, owner)
+        self._db.watch.answered(row, failed=isinstance(result, StepFailed), race=race)
+        return True
+
+    def _failed(self, row: ActionRow, result: StepFailed, owner: Any) -> bool:
+        """Whether it is to be tried at once, with another archive."""
+        self._db.close(row, ActionState.FAILED)
+        previous = owner.failure
+        if row.action.pod_id is None:
+            pods = [pod for pod in self._db.pods.values() if pod.workspace_id == row.action.workspace_id]
+            wished_at = max((pod.desired_at for pod in pods if pod.desired_at), default=None)
+            previous = live_failure(previous, wished_at)
+        owner.failure = self._next(previous, row.verb, result, row.action.generation)
+        if result.code in DAMAGE_CODES and self._db.note_damage(row, owner):
+            self._marks["damaged_archive_left"] += 1
+            owner.failure = None
+            return True
+        return False
 
     def _succeeded(self, row: ActionRow, result: StepDone, owner: Any) -> None:
-        state = ActionState.DONE
+        state, step = ActionState.DONE, row.action.step
+        if isinstance(step, RestorePod | RestoreWorkspace):
+            self._db.read_back_whole(step.archive.manifest_key)
         if row.verb in _ARCHIVING and not self._db.commit_archive(row, self._archive(row, result)):
             state = ActionState.SUPERSEDED
             self._marks["late_archive_superseded"] += 1
@@ -267,4 +309,14 @@ class Ingest:
             actions=tuple(row.action for row in fresh[:ACTIONS_PER_REPLY_MAX]),
             taken_back=tuple(sorted(over.difference(request.ending))),
             accepted=accepted,
+            epochs=self.epochs_ahead(request.report),
         )
+
+    def epochs_ahead(self, report: Report | None) -> dict[str, int]:
+        """See state.delivery."""
+        reported: dict[str, int] = {}
+        for line in report.pods if report else ():
+            if line.state in _LIVE:
+                reported[line.workspace_id] = min(line.epoch, reported.get(line.workspace_id, line.epoch))
+        epochs = {key: self._db.workspaces[key].epoch for key in reported if key in self._db.workspaces}
+        return {key: epoch for key, epoch in epochs.items() if epoch > reported[key]}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from state.model import (
     ActionState,
@@ -15,6 +16,7 @@ from state.model import (
     Placement,
     Verb,
 )
+from state.plan import Condition
 from state.wire import Action, PodReport, Report, WorkspaceReport
 
 
@@ -35,7 +37,8 @@ class PodRow:
     observed: PodReport | None = None
     observed_node_id: str | None = None
     since: datetime | None = None
-    reason: str = ""
+    condition: Condition | None = None
+    reason: str | None = None
 
     def observed_at(self, placement: Placement | None) -> ObservedPod | None:
         """What counts at the live placement."""
@@ -45,7 +48,14 @@ class PodRow:
         if (self.observed_node_id, seen.epoch) != (placement.node_id, placement.epoch):
             return None
         return ObservedPod(
-            seen.state, placement.node_id, seen.epoch, seen.container_id, seen.image_id, seen.fingerprint
+            seen.state,
+            placement.node_id,
+            seen.epoch,
+            seen.container_id,
+            seen.image_id,
+            seen.fingerprint,
+            seen.self_fence_s,
+            self.since,
         )
 
 
@@ -153,3 +163,13 @@ def known_workspace_row(workspace: WorkspaceRow, open_verb: Verb | None) -> dict
         "observed_node_id": workspace.observed_node_id,
         "open_verb": open_verb,
     }
+
+
+def action_id(number: int) -> str:
+    """The id of the action that was the so manyth to be planned."""
+    return str(UUID(int=number))
+
+
+def archive_id(number: int) -> str:
+    """The id of the archive that was the so manyth to be committed."""
+    return f"archive-{number}"

@@ -180,7 +180,7 @@ def late_effects(seed: int) -> Schedule:
     for pod_id in PODS[1:3]:
         faults += [
             Fault(step + random.randrange(60), pod_id, 0, f"wish:{wished}")
-            for step, wished in ((0, Desired.RUNNING), (250, Desired.ARCHIVED), (1000, Desired.RUNNING))
+            for step, wished in ((0, Desired.RUNNING), (250, Desired.ARCHIVED), (1150, Desired.RUNNING))
         ]
     # At the end somebody changes their mind while their workspace is being made.
     opened = random.randrange(1880, 1940)

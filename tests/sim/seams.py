@@ -13,17 +13,17 @@ import structlog
 
 from node_agent import agent, archives, perform, survey
 from node_agent.archive import commit, upload
-from reconciler import tick
+from reconciler import lead, tick
 from tests.sim.host import SimTime
 from tests.sim.trees import Trees
 from tests.sim.truth import Violation
 
 
-def _park(port: Any, workspace_id: str, reason: str, retry_at: datetime, lead: Any) -> None:
+def _park(port: Any, workspace_id: str, reason: str, retry_at: datetime, leadership: Any) -> None:
     """Only a row that cannot be read is beyond deciding: a planner that raises is at fault."""
     if "cannot be read" not in reason:
         raise Violation("I12", f"the pass over {workspace_id} broke: {reason}")
-    port.park(workspace_id, retry_at, lead)
+    port.park(workspace_id, reason, retry_at, leadership)
 
 
 @contextmanager
@@ -44,6 +44,9 @@ def installed(time: SimTime, trees: Trees) -> Iterator[None]:
         (tick, "read_world", lambda db, ids, since: db.read_world(ids, since)),
         (tick, "record", lambda db, plan, lead, now, ids: db.record(plan, lead, now, ids)),
         (tick, "park", _park),
+        (lead, "try_lead", lambda db, holder, lease: db.try_lead(holder, lease)),
+        (lead, "renew", lambda db, leadership, lease: db.renew(leadership, lease)),
+        (lead, "database_clock", lambda db: db.clock()),
     ]
     before = [getattr(module, name) for module, name, _ in exchanged]
     logs = structlog.get_config()

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -55,9 +56,9 @@ class TestServer:
         self._superuser.execute(sql.SQL(query).format(*map(sql.Identifier, names)))
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[TestServer]:
-    """One server for the session, without fsync."""
+@contextmanager
+def serving() -> Iterator[TestServer]:
+    """A server of one's own, without fsync, and its template; gone at the end."""
     home = Path(tempfile.mkdtemp(prefix="codepods-test-postgres-"))
     home.chmod(0o711)
     postgres = EmbeddedPostgres(home / "postgres", durable=False)
@@ -70,6 +71,13 @@ def postgres_server() -> Iterator[TestServer]:
     finally:
         postgres.stop()
         shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[TestServer]:
+    """One server for the session."""
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

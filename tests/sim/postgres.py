@@ -1,0 +1,131 @@
+"""Production's `state/` on a real PostgreSQL whose clock is the simulation's.
+
+`now()` and `clock_timestamp()` are found in a schema `sim` before `pg_catalog`, also by the defaults, views
+and triggers of the schema: all of it is migrated under that search path. Nothing else is exchanged but the
+shapes of ids, which are short here.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+from state import ids
+from state.database import Connection, Database, Program, session_conninfo
+from state.embedded import OWNER, SUPERUSER
+from state.migrate import migrate
+from tests.sim.rows import action_id, archive_id
+from tests.support.postgres import TestServer
+
+NAME = "simulated"
+_PATH = "public, sim, pg_catalog"
+_CLOCK = f"""
+    CREATE SCHEMA sim;
+    GRANT USAGE ON SCHEMA sim TO PUBLIC;
+    CREATE FUNCTION sim.now() RETURNS timestamptz LANGUAGE sql STABLE AS
+        $$ SELECT current_setting('sim.now')::timestamptz $$;
+    CREATE FUNCTION sim.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS
+        $$ SELECT current_setting('sim.now')::timestamptz $$;
+    ALTER DATABASE {NAME} SET search_path = {_PATH};
+    ALTER DATABASE {NAME} SET sim.now = '2026-01-01 00:00:00+00';
+"""
+# Functions with a path of their own would find the real clock first.
+_SAME_CLOCK = """
+    DO $$
+    DECLARE one regprocedure;
+    BEGIN
+        FOR one IN SELECT oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+                      AND array_to_string(proconfig, ',') LIKE '%search_path%' LOOP
+            EXECUTE format('ALTER FUNCTION %s SET search_path = public, sim, pg_catalog, pg_temp', one);
+        END LOOP;
+    END $$;
+    ALTER TABLE pod DROP CONSTRAINT pod_id_is_p_dash_12_base32;
+    ALTER TABLE workspace DROP CONSTRAINT workspace_id_is_w_dash_12_base32;
+    ALTER TABLE archive DROP CONSTRAINT archive_id_is_a_dash_12_base32;
+"""
+_EMPTY = """
+    DO $$
+    DECLARE one text;
+    BEGIN
+        SET LOCAL session_replication_role = replica;
+        FOR one IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+                      AND relname NOT IN ('alembic_version', 'installation') LOOP
+            EXECUTE format('DELETE FROM public.%I', one);
+        END LOOP;
+    END $$
+"""
+
+
+class ClockedDatabase(Database):
+    """One connection, and each transaction at the simulation's time."""
+
+    def __init__(self, url: str, program: Program, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._connection: Connection = psycopg.Connection[DictRow].connect(
+            session_conninfo(url, program), row_factory=dict_row
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """See Database; errors are not made any nicer."""
+        with self._connection.transaction():
+            self._connection.execute(f"SET LOCAL sim.now = '{self._clock().isoformat()}'")
+            yield self._connection
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connection.close()
+
+
+class SimServer:
+    """One database on a server, emptied for each run."""
+
+    def __init__(self, server: TestServer) -> None:
+        self.url = server.url_of(NAME, OWNER)
+        superuser = server.postgres.url_of(SUPERUSER, "postgres")
+        with psycopg.connect(superuser, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {NAME} OWNER {OWNER}")
+        self._superuser = psycopg.connect(server.postgres.url_of(SUPERUSER, NAME), autocommit=True)
+        self._superuser.execute(_CLOCK)
+        migrate(self.url)
+        self._superuser.execute(_SAME_CLOCK)
+
+    def empty(self) -> None:
+        """No rows are left of the run before."""
+        self._superuser.execute(_EMPTY)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._superuser.close()
+
+
+class DrawnIds:
+    """Ids by number instead of by chance, in the order in which they are asked for."""
+
+    def __init__(self) -> None:
+        self.actions = 0
+        self.archives = 0
+
+    def action(self) -> str:
+        """The next action's."""
+        self.actions += 1
+        return action_id(self.actions)
+
+    def archive(self) -> str:
+        """The next archive's."""
+        self.archives += 1
+        return archive_id(self.archives)
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        """Of the real ones."""
+        made: Any = ids
+        before = made.new_action_id, made.new_archive_id
+        made.new_action_id, made.new_archive_id = self.action, self.archive
+        try:
+            yield
+        finally:
+            made.new_action_id, made.new_archive_id = before
