@@ -83,8 +83,8 @@ LIFE_MUTANTS: tuple[Mutant, ...] = (
         "a warning's answer is good for any warning",
         "policy",
         "state/policies.py",
-        'warning_id(row["stops_at"]) != warning or ',
-        "",
+        "stops_at is None or not _was_told(conn, pod_id, row, stops_at)",
+        "stops_at is None",
         (f"{_POLICIES}::test_the_button_in_the_editor_keeps_the_pod",),
     ),
     Mutant(
