@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from compose import database
+from compose.certificates import Certificates
 from compose.environment import Environment
+from compose.front import lets_through
 from compose.journal import Journal, Kind
 from compose.labs import publish_labs
 from compose.local_api import answers
@@ -53,7 +55,7 @@ class Bringup:
                 self._start(program)
             for program in front_door(self._environment, certificates):
                 self._start(program)
-            self._wait_until_ready(prepared, detail)
+            self._wait_until_ready(prepared, certificates, detail)
 
     @contextmanager
     def _step(self, step: str, text: str) -> Iterator[Detail]:
@@ -77,13 +79,15 @@ class Bringup:
         except (OSError, ServiceError) as error:
             raise ProblemError(f"{service.name} could not be started: {error}") from error
 
-    def _wait_until_ready(self, prepared: database.Prepared, detail: Detail) -> None:
+    def _wait_until_ready(
+        self, prepared: database.Prepared, certificates: Certificates, detail: Detail
+    ) -> None:
         """The API is ready, nginx lets us through to it, and each node has reported."""
         environment = self._environment
-        through_nginx = f"https://127.0.0.1:{environment.ports.https}/api/v1/healthz"
-        authority = environment.layout.tls / "ca.crt"
+        certificate = environment.front.certificate or certificates.certificate
         self._wait(lambda: answers(f"{prepared.client.url}/api/v1/readyz"), "the API", detail)
-        self._wait(lambda: answers(through_nginx, authority), "nginx", detail)
+        https = environment.ports.https
+        self._wait(lambda: lets_through(environment.front, https, certificate), "nginx", detail)
         self._wait(
             lambda: self._nodes_have_reported(prepared, detail), "the node agents' first report", detail
         )

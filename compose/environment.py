@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from compose.front import FrontDoor, front_door_of
 from compose.installation import Installation, NodeConfig
 from compose.layout import CHECKOUT, Layout, write_private
 from compose.ports import Ports
 from compose.problems import ProblemError
+
+HTTPS_PORT = 443
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Environment:
     # The operator's own PostgreSQL; None: the embedded one.
     database_url: str | None
     inherited: Mapping[str, str]
+    front: FrontDoor
 
     @property
     def api_url(self) -> str:
@@ -49,6 +53,11 @@ class Environment:
         """The host name in links."""
         return urlsplit(self.base_url).hostname or "localhost"
 
+    @property
+    def public_port(self) -> int:
+        """The port in links: a balancer's, where one stands before nginx."""
+        return urlsplit(self.base_url).port or HTTPS_PORT
+
 
 def environment_of(
     layout: Layout, installation: Installation, environ: Mapping[str, str] = os.environ
@@ -69,6 +78,7 @@ def environment_of(
         pod_image=environ.get("CODEPODS_DEFAULT_IMAGE") or _built_image(layout),
         database_url=environ.get("CODEPODS_DATABASE_URL") or None,
         inherited=dict(environ),
+        front=front_door_of(environ),
     )
 
 
@@ -95,7 +105,7 @@ def saved_settings(layout: Layout) -> dict[str, str]:
 
 
 def _local_url(port: int) -> str:
-    return "https://localhost" if port == 443 else f"https://localhost:{port}"
+    return "https://localhost" if port == HTTPS_PORT else f"https://localhost:{port}"
 
 
 def for_api(environment: Environment, database_url: str) -> dict[str, str]:

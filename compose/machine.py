@@ -2,9 +2,11 @@
 
 import json
 import os
+from datetime import UTC, datetime
 
 from compose.containers import docker
 from compose.environment import Environment
+from compose.front import check_own_certificate
 from compose.nginx_config import NginxConfigError, find_nginx
 from compose.problems import ProblemError
 
@@ -12,7 +14,7 @@ SANDBOXED = "sysbox-runc"
 
 
 def check(environment: Environment) -> None:
-    """Raise `ProblemError` for what is missing: an engine, nginx with njs, the pod image."""
+    """Raise `ProblemError` for what is missing: an engine, njs, a certificate, the pod image."""
     try:
         docker("version", "--format", "{{.Server.Version}}")
     except ProblemError as error:
@@ -22,6 +24,7 @@ def check(environment: Environment) -> None:
         find_nginx()
     except NginxConfigError as error:
         raise ProblemError(str(error)) from error
+    check_own_certificate(environment.front, environment.public_host, datetime.now(UTC))
     image = environment.pod_image
     if image is None:
         raise ProblemError("No pod image has been built yet: make image")
@@ -38,6 +41,8 @@ def notices(environment: Environment) -> list[str]:
             f"The engine has no {SANDBOXED}: pods run with runc, which is not a sandbox. Accepted for one "
             "machine; for strangers' code install Sysbox, or refuse with CODEPODS_ACCEPT_UNSANDBOXED=0."
         )
+    ending = check_own_certificate(environment.front, environment.public_host, datetime.now(UTC))
+    lines += [ending] if ending else []
     idle = environment.installation.nodes[environment.installation.nodes_running :]
     if idle:
         lines.append(

@@ -119,6 +119,8 @@ class NginxSettings:
     # Where the control plane tells which ports of pods are open to others; None: none is.
     ports_directory: Path | None = None
     http_port: int | None = None
+    # Where plain HTTP is sent on to; None: to `https_port`.
+    public_port: int | None = None
     path_shape: bool = True
     pod_domain: str | None = None
     listen_addresses: tuple[str, ...] = ("0.0.0.0",)  # noqa: S104  the front door is meant for everybody
@@ -192,6 +194,7 @@ def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
         ("path_shape", s.path_shape or s.pod_domain is not None),
         ("https_port", _is_port(s.https_port)),
         ("http_port", _is_port(s.http_port)),
+        ("public_port", _is_port(s.public_port)),
         ("api_upstream", _is_address(s.api_upstream)),
         ("hints_address", s.hints_address is None or _is_address(s.hints_address)),
         ("upstream_networks", bool(s.upstream_networks) and all(map(_is_network, s.upstream_networks))),
@@ -223,6 +226,7 @@ def render(settings: NginxSettings) -> str:
         pod_pattern=POD_PATTERN,
         port_pattern=PORT_PATTERN,
         hints_form=HINTS_FORM,
+        redirect_port=settings.public_port or settings.https_port,
         revoked=settings.revoked,
         listen_form=_listen_form(settings),
     )

@@ -82,7 +82,7 @@ def node_agents(environment: Environment) -> list[Program]:
 def front_door(environment: Environment, certificates: Certificates) -> list[Program]:
     """nginx, with its configuration written, and what looks after its sockets. Raises `ProblemError`."""
     layout = environment.layout
-    subdomains = environment.inherited.get("CODEPODS_URL_SHAPE") == "subdomain"
+    front = environment.front
     try:
         install = find_nginx()
         settings = NginxSettings(
@@ -91,19 +91,20 @@ def front_door(environment: Environment, certificates: Certificates) -> list[Pro
             module=install.module,
             keyring=layout.keyring,
             ports_directory=layout.ports,
-            certificate=certificates.certificate,
-            certificate_key=certificates.key,
+            certificate=front.certificate or certificates.certificate,
+            certificate_key=front.key or certificates.key,
             public_host=environment.public_host,
             https_port=environment.ports.https,
             http_port=environment.ports.http,
+            public_port=environment.public_port,
             api_upstream=f"127.0.0.1:{environment.ports.api}",
             upstream_networks=("127.0.0.1/32",),
-            pod_domain=environment.public_host if subdomains else None,
+            pod_domain=environment.public_host if front.subdomains else None,
             listen_addresses=(environment.listen_address,),
-            trusted_peers=tuple(
-                environment.inherited.get("CODEPODS_TRUSTED_PEERS", "").replace(",", " ").split()
-            ),
-            hsts=environment.inherited.get("CODEPODS_HSTS") == "yes",
+            trusted_peers=front.trusted_peers,
+            proxy_protocol=front.proxy_protocol,
+            tls=front.tls,
+            hsts=front.hsts,
             hints_address=f"127.0.0.1:{environment.ports.hints}",
             worker_user=nginx_worker_user(),
             http2_directive=install.version >= HTTP2_DIRECTIVE_SINCE,

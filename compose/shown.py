@@ -66,13 +66,20 @@ def show_hints(console: Console, environment: Environment, took_s: float, *, det
         ("why a pod is as it is", f"{podctl} explain {FIRST_USER}/{FIRST_LAB}"),
         ("put away, bring back", f"{podctl} archive {FIRST_USER}/{FIRST_LAB} --wait; then open it again"),
         ("SQL", "make psql"),
-        ("no browser warning", f"import {layout.tls / 'ca.crt'} into the browser"),
+        *_about_the_certificate(environment),
         ("logs", str(layout.log)),
         ("stop, keep the data", "make down" if detached else "Ctrl-C"),
     )
     console.print(f"  Up in {took_s:.1f} s.\n")
     for what, how in rows:
         console.print(f"  [dim]{what:<24}[/]{escape(how)}")
+
+
+def _about_the_certificate(environment: Environment) -> list[tuple[str, str]]:
+    """Nothing to do where the operator's own is used, or a balancer's."""
+    if environment.front.certificate or not environment.front.tls:
+        return []
+    return [("no browser warning", f"import {environment.layout.tls / 'ca.crt'} into the browser")]
 
 
 def show_event(console: Console, entry: Entry) -> None:
