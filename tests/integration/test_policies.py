@@ -146,6 +146,7 @@ def test_the_button_in_the_editor_keeps_the_pod(scene: Scene) -> None:
     (warning,) = presence.for_node(db, "node-1", ()).warnings or ()
 
     assert not policies.answer(db, scene.pod_id, "node-1", "2020-01-01T00:00:00+00:00", timedelta(hours=1))
+    assert not policies.answer(db, scene.pod_id, "node-1", "2099-01-01T00:00:00+00:00", timedelta(hours=1))
     assert not policies.answer(db, scene.pod_id, "node-2", warning.id, timedelta(hours=1))
     assert policies.answer(db, scene.pod_id, "node-1", warning.id, timedelta(hours=1))
     scene.look()
