@@ -5,8 +5,6 @@ beside each other, and a revocation that one of them was told of comes to all.
 """
 
 import fcntl
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from api.access_token import Keyring, KeyringError
+from api.replacing import replace_file
 from api.settings import ApiSettings
 from state import revocations
 from state.database import Database, DatabaseUnavailable
@@ -39,17 +38,8 @@ def write_revoked(keyring: Path, revoked: Revoked) -> None:
     target, text = keyring.with_name(REVOKED_FILE), revoked.text()
     if target.exists() and target.read_text() == text:
         return
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".revoked-", delete=False) as temporary:
-        try:
-            temporary.write(text)
-            temporary.flush()
-            # Who was revoked is not for everybody; nginx's workers are in the ring's group.
-            os.fchmod(temporary.fileno(), 0o640)
-            os.fchown(temporary.fileno(), -1, keyring.stat().st_gid)
-            Path(temporary.name).replace(target)
-        except BaseException:
-            Path(temporary.name).unlink(missing_ok=True)
-            raise
+    # Who was revoked is not for everybody; nginx's workers are in the ring's group.
+    replace_file(target, text, mode=0o640, gid=keyring.stat().st_gid)
 
 
 def level_keyring(path: Path, revoked: Revoked, now_s: int, period_s: int) -> Keyring:

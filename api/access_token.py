@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -22,6 +21,8 @@ from typing import Any, Literal, Self, get_args
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from api.replacing import replace_file
 
 Use = Literal["url", "cookie", "visit", "port"]
 # Of a link: again and again until it expires, again in the browser that was first, once.
@@ -172,18 +173,10 @@ class Keyring:
         """Replace the file in one step, mode 0640, readable by `group` (nginx's workers), or as it was."""
         keys = {kid: _to_base64url(key) for kid, key in self.keys.items()}
         said = {"current": self.current, "current_since": self.current_since, "keys": keys}
-        gid = path.stat().st_gid if group is None and path.exists() else -1
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".keyring-", delete=False) as temporary:
-            try:
-                json.dump(said, temporary)
-                temporary.flush()
-                os.fchmod(temporary.fileno(), 0o640)
-                os.fchown(temporary.fileno(), -1, gid if group is None else grp.getgrnam(group).gr_gid)
-                os.fsync(temporary.fileno())
-                Path(temporary.name).replace(path)
-            except BaseException:
-                Path(temporary.name).unlink(missing_ok=True)
-                raise
+        gid = -1 if group is None else grp.getgrnam(group).gr_gid
+        if group is None and path.exists():
+            gid = path.stat().st_gid
+        replace_file(path, json.dumps(said), mode=0o640, gid=gid, lasting=True)
 
 
 def _new_key_id() -> str:

@@ -11,6 +11,7 @@ from api import (
     tokens,
     visits,
     wire,
+    wire_archives,
     wire_ports,
     wire_visit,
 )
@@ -289,8 +290,8 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         f"{PREFIX}/readyz",
         health.readyz,
         ANYBODY,
-        {200: wire.Health},
-        "The database answers and has the right schema. Needs no token.",
+        {200: wire_archives.Readiness},
+        "The database answers and has the right schema; how many alarms are open. Needs no token.",
         query=NoQuery,
         body=NO_BODY,
         codes=("schema_mismatch",),

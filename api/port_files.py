@@ -5,19 +5,17 @@ A file is `<pod>.<port>` and holds claims sealed as for the other tokens, of sco
 wanted any more is removed; a file that was made with what is still so is left as it is.
 """
 
-import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from api.access_token import AccessClaims, Keyring, KeyringError, seal
 from api.port_links import is_allowed
+from api.replacing import replace_file
 from api.settings import ApiSettings
 from state import pod_ports
 from state.database import Database, DatabaseUnavailable
@@ -64,7 +62,8 @@ class PortFiles:
             fresh = before.expires_at - now_s > FILE_LIFETIME_S // 2
             if fresh and _same(before, claims):
                 return
-        _replace(self._directory / name, seal(claims, keyring, "port"))
+        # It is sealed, and the directory is for nginx's workers to enter.
+        replace_file(self._directory / name, seal(claims, keyring, "port"), mode=0o644)
         self._written[name] = (keyring.current, claims)
 
 
@@ -119,17 +118,3 @@ def _same(one: AccessClaims, other: AccessClaims) -> bool:
         getattr(one, name) == getattr(other, name)
         for name in ("epoch", "upstream", "secret", "session_id", "scope", "user")
     )
-
-
-def _replace(target: Path, text: str) -> None:
-    """In one step, readable by nginx's workers: it is sealed, and the directory is theirs to enter."""
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".new-", delete=False) as temporary:
-        try:
-            temporary.write(text)
-            temporary.flush()
-            os.fchmod(temporary.fileno(), 0o644)
-            Path(temporary.name).replace(target)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary.name).unlink()
-            raise

@@ -1,7 +1,7 @@
 """What is asked and told about archives and alarms. Pure; part of the wire, see `api.wire`."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -68,6 +68,13 @@ class GenerationList(Reply):
     """The archives of a pod and of its user's files, newest first."""
 
     archives: list[Generation]
+
+
+class Readiness(Reply):
+    """The program can serve. What the alarms are about is told by `GET /api/v1/alarms`, to those who may."""
+
+    status: Literal["ok"] = "ok"
+    alarms: int = Field(description="How many alarms are open.")
 
 
 class AlarmList(Reply):

@@ -100,7 +100,7 @@ def show_event(console: Console, entry: Entry) -> None:
 
 
 def show_status(console: Console, environment: Environment, *, running: bool) -> None:
-    """Programs, ports and pods."""
+    """Programs, ports, pods and alarms."""
     console.print(
         f"codepods is {'up' if running else 'down'}: {environment.base_url}  ({environment.layout.home})\n"
     )
@@ -109,6 +109,15 @@ def show_status(console: Console, environment: Environment, *, running: bool) ->
     client = Client.load(environment.layout)
     if running and client is not None:
         console.print(_pods(client))
+        _show_alarms(console, client)
+
+
+def _show_alarms(console: Console, client: Client) -> None:
+    alarms = client.call("GET", "alarms")["alarms"]
+    for alarm in alarms:
+        console.print(f"[red]alarm[/] {escape(alarm['kind'])}: {escape(alarm['message'])}")
+    if not alarms:
+        console.print("No alarms.")
 
 
 def _programs(environment: Environment) -> Table:

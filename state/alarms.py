@@ -33,6 +33,7 @@ _OPEN = """
             (SELECT pod.workspace_id FROM pod WHERE pod.id = %(pod_id)s)))
      ORDER BY raised_at, id LIMIT %(limit)s
 """
+_COUNT = "SELECT count(*) AS n FROM alarm WHERE cleared_at IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,13 @@ def clear_alarm(
         detail={"subject": subject},
     )
     return True
+
+
+def count_open(db: Database) -> int:
+    """How many alarms are open."""
+    with db.transaction() as connection:
+        row = connection.execute(_COUNT).fetchone()
+    return int(row["n"]) if row else 0
 
 
 def open_alarms(db: Database, *, pod_id: str | None = None, limit: int = ALARMS_SHOWN_MAX) -> Sequence[Alarm]:

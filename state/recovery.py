@@ -12,7 +12,7 @@ from state.alarms import Alarm, open_alarms
 from state.backoff import KEEPS_FAILING
 from state.chores import make_chore
 from state.database import Connection, Database, act_as
-from state.generations import ask_anew, list_generations
+from state.generations import Generation, ask_anew, list_generations
 from state.model import Desired, Failure, Verb
 from state.plan import Condition
 from state.pods import PodDeleted, PodNotFound, PodStatus, get_pod
@@ -21,6 +21,8 @@ from state.sweeps import store_id
 
 # States in which a node holds a container that may have something in it.
 _HELD = frozenset({"running", "starting", "stopping", "stopped", "failed"})
+# Recovered copies that are named at a time; `podctl archives` shows all.
+COPIES_TOLD_MAX = 5
 _WISHED = frozenset({Desired.RUNNING, Desired.STOPPED})
 
 _ASK_AGAIN = "UPDATE pod SET asked_again = asked_again + 1, desired_reason = %s WHERE id = %s"
@@ -121,6 +123,19 @@ def _advice(db: Database, status: PodStatus, alarms: Sequence[Alarm]) -> Iterato
     if status.failure is not None and status.failure.permanent:
         yield "What failed was not expected to work by trying again: put its cause right first."
     kept = [one for one in list_generations(db, status.id) if one.suspect_at is None]
+    yield from _copies(status, kept)
     if alarms and kept:
         numbers = ", ".join(str(one.number) for one in kept if one.target_kind == "pod")
         yield f"It can go back to archive number {numbers or 'none'}: `podctl restore {status.id} --at N`."
+
+
+def _copies(status: PodStatus, kept: Sequence[Generation]) -> Iterator[str]:
+    """What is pointed at by nothing, and would otherwise be found by nobody: the newest few of it."""
+    aside = [one for one in kept if one.recovered and not one.current]
+    for one in aside[:COPIES_TOLD_MAX]:
+        whose, what = ("the pod", "pod") if one.target_kind == "pod" else ("the user's files", "workspace")
+        yield (
+            f"There is a copy of {whose} that nothing uses, number {one.number}, of "
+            f"{one.committed_at:%Y-%m-%d %H:%M:%S} UTC from {one.node_id}: "
+            f"`podctl restore {status.id} --what {what} --at {one.number}`."
+        )

@@ -53,4 +53,6 @@ def test_from_the_list_of_archives_to_an_earlier_one(
         "INSERT INTO alarm (kind, subject, pod_id, message) VALUES ('test', 's', %s, 'Look.')", pod_id
     )
     assert "Look." in podctl("alarms").out
+    with server.client("revpro") as client:
+        assert client.get("/readyz").json() == {"status": "ok", "alarms": 1}
     assert "Alarm:     Look." in podctl("explain", pod_id).out

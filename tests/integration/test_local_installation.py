@@ -125,11 +125,16 @@ def test_people_in_psql_are_admins(installation: LocalInstallation) -> None:
     assert installation.psql("SELECT session_secret FROM public.pod_observed", check=False).returncode != 0
 
 
-def test_status_names_programs_ports_and_pods(installation: LocalInstallation) -> None:
+def test_status_names_programs_ports_pods_and_alarms(installation: LocalInstallation) -> None:
     """One look tells what runs where."""
     shown = installation.run("status").stdout
 
-    for word in (*PROGRAMS, _agent(installation), installation.environment["CODEPODS_API_PORT"]):
+    for word in (
+        *PROGRAMS,
+        _agent(installation),
+        installation.environment["CODEPODS_API_PORT"],
+        "No alarms.",
+    ):
         assert word in shown
 
 

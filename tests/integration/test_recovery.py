@@ -2,9 +2,12 @@
 
 import pytest
 
-from state.model import Desired, Observed
+from state.copies import keep_aside
+from state.copy_wire import CopyMade
+from state.model import Desired, Observed, TargetKind
 from state.pods import PodDeleted, PodNotFound, get_pod
 from state.recovery import recover
+from state.wire import ArchiveMade
 from tests.integration.test_generations import put_away
 from tests.support.control import Control
 from tests.support.scripted_node import ScriptedNode
@@ -117,3 +120,14 @@ def test_there_is_nothing_to_recover_of_what_is_deleted(control: Control, pod_id
         recover(control.db, pod_id, actor="test")
     with pytest.raises(PodNotFound):
         recover(control.db, "p-aaaaaaaaaaaa", actor="test")
+
+
+def test_a_copy_that_nothing_uses_is_named(control: Control, node: ScriptedNode, pod_id: str) -> None:
+    """What a lost node still had: found by nobody, were it not told with how to go back to it."""
+    made = ArchiveMade(manifest_key="archives/k", manifest_digest="0" * 64, fingerprint="f", size_bytes=1)
+    copy = CopyMade(kind=TargetKind.POD, target_id=pod_id, number=0, attempt=10**9, archive=made)
+    with control.db.transaction() as connection:
+        number = keep_aside(connection, "node-1", 1, copy)
+    (told,) = recover(control.db, pod_id, actor="test").advice
+    assert f"podctl restore {pod_id} --what pod --at {number}" in told
+    assert "node-1" in told
