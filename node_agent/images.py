@@ -1,18 +1,28 @@
 """Images of pods in the store and out of it: kept in the background, fetched where one is missing."""
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
 import structlog
 
 from node_agent.archive.errors import ArchiveError
-from node_agent.archive.image_store import ImageUnkeepable, image_key, keep_image, load_tar, read_image
+from node_agent.archive.image_store import (
+    ImageUnkeepable,
+    keep_image,
+    load_tar,
+    missing_layers,
+    read_image,
+    renew,
+)
 from node_agent.errors import StepError
 from node_agent.runtime import Runtime
 from node_agent.store import Store, StoreError
 
 LOOK_EVERY_S = 300.0
+# Far below the day after which what nobody has written to may be taken for forgotten.
+RENEW_EVERY_S = 6 * 3600.0
 _PINNED = "sha256:"
 
 log = structlog.get_logger(__name__)
@@ -24,7 +34,10 @@ class Images:
     def __init__(self, runtime: Runtime, store: Store) -> None:
         self._runtime = runtime
         self._store = store
-        self._kept: set[str] = set()
+        # Only the image keeper's thread changes it.
+        self._kept_at_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._owed: set[str] = set()
 
     def fetch(self, image_id: str, note: Callable[[int, int], None]) -> bool:
         """Load a pinned image from the store, as far as its layers are not here. False where it is not kept.
@@ -44,30 +57,51 @@ class Images:
         return self._runtime.image_id(image_id) == image_id
 
     def keep(self, image_id: str) -> bool:
-        """Have an image of this node in the store; whether this call has written it.
+        """Have an image of this node in the store, whole, and seen there as one that somebody has; whether
+        this call has written any of it.
 
         Raises StepError, StoreError, ArchiveError, ImageUnkeepable.
         """
-        if image_id in self._kept:
+        if self._is_fresh(image_id):
             return False
-        there = self._store.head(image_key(image_id)) is not None
-        if not there:
+        manifest = read_image(self._store, image_id)
+        if manifest is not None:
+            # Renewed first: from now on no layer that it names is cleared away.
+            renew(self._store, manifest)
+        whole = manifest is not None and not missing_layers(self._store, manifest)
+        if not whole:
             layers = self._runtime.images.layers_of(image_id)
             keep_image(self._store, image_id, layers, partial(self._runtime.images.save, image_id))
-        self._kept.add(image_id)
-        return not there
+        self._kept_at_s[image_id] = time.monotonic()
+        return not whole
+
+    def _is_fresh(self, image_id: str) -> bool:
+        kept_at_s = self._kept_at_s.get(image_id)
+        return kept_at_s is not None and time.monotonic() - kept_at_s < RENEW_EVERY_S
+
+    def owe(self, image_id: str) -> None:
+        """An archive is made of it, and its container goes: it is to be kept, though nothing here has it."""
+        with self._lock:
+            self._owed.add(image_id)
 
     def keep_all(self) -> int:
-        """Of all containers here. What cannot be kept is told and left; how many were written."""
+        """Of all containers here, and of those that went before they were looked at. What cannot be kept is
+        told and left; how many were written."""
         written = 0
-        for image_id in sorted({container.image_id for container in self._runtime.look().containers}):
+        with self._lock:
+            owed = frozenset(self._owed)
+        here = {container.image_id for container in self._runtime.look().containers}
+        for image_id in sorted(here | owed):
             try:
                 written += self.keep(image_id)
             except ImageUnkeepable as error:
-                self._kept.add(image_id)
+                self._kept_at_s[image_id] = time.monotonic()
                 log.warning("image.unkeepable", image=image_id, why=str(error))
             except (StepError, StoreError, ArchiveError) as error:
                 log.warning("image.not_kept_yet", image=image_id, why=str(error))
+                continue
+            with self._lock:
+                self._owed.discard(image_id)
         return written
 
     def keep_on(self, after_s: float, stopping: threading.Event) -> None:

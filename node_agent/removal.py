@@ -29,6 +29,8 @@ def remove_container(
             return
         _check_same(proof, container.fingerprint, "container")
     fence.check()
+    if isinstance(proof, ArchiveProof):
+        parts.images.owe(container.image_id)
     parts.runtime.remove(container_id)
     parts.host.drop_session(action.pod_id or "", action.epoch)
 

@@ -80,7 +80,7 @@ def sweep(context: ChoreContext) -> Payload:
     began_s = time.monotonic()
     request = _request(context)
     check_installation(context.store, request.store_id)
-    _check_age(context, began_s)
+    check_age(context, began_s)
     seen = _look(context, request)
     doomed = [entry for entry in seen.candidates if entry.key in request.doomed]
     _check_share(request, seen, doomed)
@@ -140,7 +140,8 @@ def _request(context: ChoreContext) -> SweepRequest:
         raise ChoreError(message, code="unreadable", permanent=True) from error
 
 
-def _check_age(context: ChoreContext, began_s: float) -> None:
+def check_age(context: ChoreContext, began_s: float) -> None:
+    """Raises ChoreError when the request is too old to be believed."""
     if context.chore.age_s + time.monotonic() - began_s > REQUEST_AGE_S_MAX:
         raise ChoreError("What the request says is too old to be acted upon.", code="stale", permanent=True)
 
@@ -151,7 +152,7 @@ def _check_age(context: ChoreContext, began_s: float) -> None:
 def _look(context: ChoreContext, request: SweepRequest) -> _Seen:
     store, seen = context.store, _Seen()
     # The list first: what is written later is not in it, and what a manifest names was written before it.
-    for entry in _list(context, f"archives/{request.kind}/{request.target_id}/"):
+    for entry in listed(context, f"archives/{request.kind}/{request.target_id}/"):
         seen.entries[entry.key] = entry
     for kept in request.kept:
         seen.alive |= _named(store, kept)
@@ -166,7 +167,8 @@ def _look(context: ChoreContext, request: SweepRequest) -> _Seen:
     return seen
 
 
-def _list(context: ChoreContext, prefix: str) -> Iterator[StoredEntry]:
+def listed(context: ChoreContext, prefix: str) -> Iterator[StoredEntry]:
+    """All objects under a prefix, page by page. Raises ChoreError for more than KEYS_MAX."""
     after, count = "", 0
     while True:
         context.check()
@@ -266,6 +268,6 @@ def _delete(context: ChoreContext, doomed: list[StoredEntry], began_s: float) ->
     """Manifests first: an archive that is half gone must not look whole."""
     for entry in sorted(doomed, key=lambda entry: (not entry.key.endswith(MANIFEST_NAME), entry.key)):
         context.check()
-        _check_age(context, began_s)
+        check_age(context, began_s)
         if context.store.delete_if_same(entry):
             yield entry.key

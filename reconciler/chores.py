@@ -11,6 +11,7 @@ from state.chores import prune, take_back_lost
 from state.compactions import make_due_compactions
 from state.copies import make_checkpoints, make_recoveries
 from state.database import Connection, Database
+from state.image_sweeps import make_image_sweep, make_survey
 from state.leader import assert_leading
 from state.model import Limits
 from state.retention import Target, deleted_pods, due_targets, kept_archives, look_again, retire
@@ -24,6 +25,8 @@ CHORE_TIMEOUT = timedelta(hours=6)
 CHORES_KEPT = timedelta(days=14)
 PRUNED_AT_ONCE_MAX = 500
 TIDY_EVERY = timedelta(days=1)
+IMAGES_EVERY = timedelta(days=1)
+SURVEY_EVERY = timedelta(days=1)
 # Made at a look; nodes need minutes for so many, and a request that waits for long is made anew.
 SWEEPS_AT_ONCE_MAX = 20
 # An archive that was found damaged is read again this often: it may have been put right.
@@ -84,6 +87,8 @@ def attend_chores(db: Database, limits: Limits, leading: Leading) -> None:
         lost = take_back_lost(connection, leading.since, limits.node_silent_after, CHORE_TIMEOUT)
         prune(connection, CHORES_KEPT, PRUNED_AT_ONCE_MAX)
         make_tidy(connection, limits, TIDY_EVERY)
+        make_image_sweep(connection, limits, IMAGES_EVERY)
+        make_survey(connection, SURVEY_EVERY)
         make_due_sweeps(connection, limits, SWEEPS_AT_ONCE_MAX)
         make_due_scrubs(connection, limits.scrub_every, SUSPECT_SCRUB_EVERY, SCRUBS_OPEN_MAX)
         make_recoveries(connection, COPIES_AT_ONCE_MAX)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from state.chores import Applies, nothing_to_do
 from state.compactions import COMPACT, COMPACT_APPLIES
 from state.copies import COPY_APPLIES
+from state.image_sweeps import SURVEY, SURVEY_APPLIES, SWEEP_IMAGES, SWEEP_IMAGES_APPLIES
 from state.scrubs import SCRUB, SCRUB_APPLIES
 from state.streams import EXPORT, IMPORT, IMPORT_APPLIES
 from state.sweeps import SWEEP, SWEEP_APPLIES, TIDY, TIDY_APPLIES
@@ -16,6 +17,8 @@ APPLIES: Mapping[str, Applies] = {
     COMPACT: COMPACT_APPLIES,
     SCRUB: SCRUB_APPLIES,
     SWEEP: SWEEP_APPLIES,
+    SWEEP_IMAGES: SWEEP_IMAGES_APPLIES,
+    SURVEY: SURVEY_APPLIES,
     TIDY: TIDY_APPLIES,
     **COPY_APPLIES,
     # Whoever asked is told at once; nobody else has to look.

@@ -5,12 +5,14 @@
 
 A layer is known by what it unpacks to, so whoever writes one writes the same: nodes that race are harmless.
 An image is alive as long as any live archive manifest has its `image_id`, or any pod is pinned to it; a
-layer, as long as any image manifest names it. Whoever removes dead ones must leave alone what is younger than
-a day: a node writes layers before the manifest that names them, and takes one that is there for written.
+layer, as long as any image manifest names it. Whoever removes dead ones (`node_agent.image_sweep`) leaves
+alone what is younger than a day: a node writes layers before the manifest that names them, and writes the
+manifest of an image that it goes on having once more every few hours, so that it is young.
 """
 
 import hashlib
 import json
+import secrets
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -20,7 +22,7 @@ from typing import Annotated, Literal
 import zstandard
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from node_agent.archive.errors import ArchiveCorrupt
+from node_agent.archive.errors import ArchiveCorrupt, ArchiveError
 from node_agent.archive.member_tar import END, content, members, open_tar, write_member
 from node_agent.archive.progress import Progress, unwatched
 from node_agent.archive.unzip import unzipped
@@ -30,6 +32,10 @@ CONFIG_BYTES_MAX = 4 << 20
 MANIFEST_BYTES_MAX = 8 << 20
 # One thread, gzip's size: it is background work, done once for an image.
 _ZSTD = zstandard.ZstdCompressionParameters.from_level(3, write_checksum=True)
+
+_BLANKS = 16
+IMAGES_PREFIX = "images/"
+LAYERS_PREFIX = "images/layers/"
 
 Save = Callable[[], AbstractContextManager[Iterator[bytes]]]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -64,14 +70,20 @@ class ImageUnkeepable(Exception):
     """The engine gives the image in a form that cannot be kept; the message says how."""
 
 
+class ImageIncomplete(ArchiveError):
+    """A layer is missing that was there just before; trying again writes it."""
+
+    code = "image_incomplete"
+
+
 def layer_key(diff_id: str) -> str:
     """The key of a layer."""
-    return f"images/layers/{diff_id.removeprefix('sha256:')}.tar.zst"
+    return f"{LAYERS_PREFIX}{diff_id.removeprefix('sha256:')}.tar.zst"
 
 
 def image_key(image_id: str) -> str:
     """The key of an image's manifest."""
-    return f"images/{image_id.removeprefix('sha256:')}/manifest.json"
+    return f"{IMAGES_PREFIX}{image_id.removeprefix('sha256:')}/manifest.json"
 
 
 def read_image(store: Store, image_id: str) -> ImageManifest | None:
@@ -105,7 +117,7 @@ def keep_image(
     """Write what is missing of an image. `save` gives it as `docker save` does, once to learn which file is
     which layer, and once more if a layer is missing.
 
-    Raises ImageUnkeepable, StoreError, StepError of `save`.
+    Raises ImageUnkeepable, ImageIncomplete, StoreError, StepError of `save`.
     """
     with save() as chunks:
         found = _look_through(chunks, image_id, frozenset(diff_ids))
@@ -121,7 +133,23 @@ def keep_image(
     layers = tuple(sizes[diff_id] for diff_id in diff_ids)
     manifest = ImageManifest(image_id=image_id, config=found.config, layers=layers)
     _put(store, manifest)
+    if missing := missing_layers(store, manifest):
+        raise ImageIncomplete(f"{missing[0]} was cleared away while the image {image_id} was written")
     return manifest
+
+
+def missing_layers(store: Store, manifest: ImageManifest) -> list[str]:
+    """The keys of an image's layers that are not in the store."""
+    return [layer.key for layer in manifest.layers if store.head(layer.key) is None]
+
+
+def renew(store: Store, manifest: ImageManifest) -> None:
+    """Write the manifest once more, so that nobody takes the image for forgotten.
+
+    Each time other bytes: a store that deletes on condition of the content must see that it was renewed.
+    """
+    blanks = bytes(secrets.choice(b" \n\t") for _ in range(_BLANKS))
+    store.put_manifest(image_key(manifest.image_id), _written(manifest) + blanks, only_if_absent=False)
 
 
 def _look_through(chunks: Iterator[bytes], image_id: str, wanted: Collection[str]) -> _Found:
@@ -175,12 +203,15 @@ def _write_layer(store: Store, layer: Layer, data: Iterator[bytes]) -> None:
 
 
 def _put(store: Store, manifest: ImageManifest) -> None:
-    data = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
     try:
-        store.put_manifest(image_key(manifest.image_id), data)
+        store.put_manifest(image_key(manifest.image_id), _written(manifest))
     except StoreConflict:
         # Another node was faster; what it says of the same image is as good, if it can be read.
         read_image(store, manifest.image_id)
+
+
+def _written(manifest: ImageManifest) -> bytes:
+    return json.dumps(manifest.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
 
 
 # ---- loading ---------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from node_agent.archive.image_store import (
 )
 from node_agent.errors import StepError
 from node_agent.images import Images
-from state.wire import CreateWorkspace, PodSpec, RestorePod
+from state.wire import ArchiveProof, CreateWorkspace, PodSpec, RemovePod, RestorePod
 from tests.support.docker_node import DockerNode, source_of
 from tests.support.vfs_engine import IMAGE, small_root
 
@@ -139,3 +139,32 @@ def test_an_image_that_is_not_kept_is_looked_for_elsewhere(node: DockerNode) -> 
     """In its registry, as before."""
     assert not node.parts.images.fetch("sha256:" + "0" * 64, lambda done, total: None)
     assert not node.parts.images.fetch(IMAGE, lambda done, total: None)
+
+
+def test_what_was_cleared_away_is_written_again_by_whoever_has_it(node: DockerNode, small: Small) -> None:
+    """A layer, a manifest: at the next renewal; and what is there is renewed, so that it counts as used."""
+    assert Images(node.parts.runtime, node.store).keep(small.ids[1])
+    key, layer = image_key(small.ids[1]), kept(node, small.ids[1]).layers[1].key
+    (before,) = node.store.entries(key)
+    assert not Images(node.parts.runtime, node.store).keep(small.ids[1])
+    (after,) = node.store.entries(key)
+    assert after.version != before.version
+    for gone in (layer, key):
+        node.store.delete(gone)
+        assert Images(node.parts.runtime, node.store).keep(small.ids[1])
+        assert node.store.head(gone) is not None
+
+
+def test_the_image_of_a_pod_that_went_before_anybody_looked_is_kept(node: DockerNode, small: Small) -> None:
+    """Archived and removed between two looks: the image is still on the node."""
+    pod = node.stopped_pod(POD, image=small.names[1])
+    saved = node.saved(POD)
+    proof = ArchiveProof(
+        manifest_key=saved.manifest_key,
+        manifest_digest=saved.manifest_digest,
+        fingerprint=saved.fingerprint,
+    )
+    node.done(RemovePod(proof=proof), POD)
+    assert node.parts.runtime.inspect(pod.id) is None
+    assert node.parts.images.keep_all() == 1
+    assert kept(node, small.ids[1])

@@ -3,6 +3,8 @@
 from tests.mutants.runner import Mutant
 
 _SWEEP = "tests/property/test_sweep_laws.py"
+_IMAGES = "tests/property/test_image_sweep_laws.py"
+_SWEPT = "tests/integration/test_image_sweeps.py"
 _KEPT = "tests/property/test_retention_laws.py"
 _BACK = "tests/integration/test_generations.py"
 _CHORES = "tests/integration/test_chores.py"
@@ -55,6 +57,38 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "began_s > REQUEST_AGE_S_MAX:",
         "began_s > 1e9:",
         (f"{_SWEEP}::test_an_old_request_is_not_acted_upon",),
+    ),
+    Mutant(
+        "an image that was taken up again is cleared away",
+        "LAW 8",
+        "node_agent/image_sweep.py",
+        "    return [entry for entry in (*manifests, *layers) if entry.modified_at <= oldest]",
+        "    return [*manifests, *layers]",
+        (f"{_IMAGES}::test_an_image_that_is_taken_up_again_between_the_looks_stays",),
+    ),
+    Mutant(
+        "layers of an image that came meanwhile are cleared away",
+        "LAW 8",
+        "node_agent/image_sweep.py",
+        "    return bool(there - seen.manifests.keys())",
+        "    return False",
+        (f"{_IMAGES}::test_an_image_that_comes_while_layers_are_cleared_away_keeps_its_layers",),
+    ),
+    Mutant(
+        "images are cleared away while the store has archives that nobody knows",
+        "LAW 9",
+        "state/image_sweeps.py",
+        "    return surveyed is not None and doubt is None",
+        "    return True",
+        (f"{_SWEPT}::test_objects_of_a_pod_that_nobody_knows_are_told_left_and_stop_the_clearing_of_images",),
+    ),
+    Mutant(
+        "the image of an archive that was just retired is dead",
+        "LAW 8",
+        "state/image_sweeps.py",
+        "       AND (a.retired_at IS NULL OR a.retired_at > now() - %(age)s\n",
+        "       AND (a.retired_at IS NULL\n",
+        (f"{_SWEPT}::test_the_image_of_retired_archives_goes_in_its_time",),
     ),
     Mutant(
         "what somebody goes back to is retired",

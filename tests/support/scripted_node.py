@@ -3,6 +3,7 @@
 It shows what the control plane does; what nodes do is tested with the real agent on a real engine.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +47,8 @@ FACTS = NodeFacts(
     runtime="runc",
     agent_version="0",
 )
+# Of the image whose configuration is an empty object.
+IMAGE_ID = f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
 SECRET = "5" * 64
 SYNCS_MAX = 300
 
@@ -207,7 +210,7 @@ def _new_pod(action: Action) -> PodReport:
         generation=action.generation,
         state=Observed.STOPPED,
         container_id=f"c-{action.id}",
-        image_id="sha256:" + "1" * 64,
+        image_id=IMAGE_ID,
         fingerprint=f"c-{action.id} never started",
     )
 

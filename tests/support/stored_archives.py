@@ -10,6 +10,7 @@ from node_agent.store import Store
 from state.model import TargetKind
 from state.wire import Action, ArchiveMade
 from tests.support.scripted_node import ScriptedNode
+from tests.support.stored_images import store_image
 
 
 @dataclass
@@ -23,6 +24,8 @@ class StoringNode(ScriptedNode):
         if made is None:
             return None
         assert self.store is not None
+        if made.image_id is not None:
+            store_image(self.store, "{}", b"base")
         return store_archive(self.store, action, made)
 
 

@@ -1,0 +1,96 @@
+"""Images and unknown pods in the store, from the database to the store and back: real chores, by hand."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from node_agent.archive.image_store import read_image
+from state.model import Limits
+from tests.integration.test_store_chores import Installation
+from tests.support.control import Control
+from tests.support.scripted_node import IMAGE_ID
+from tests.support.stored_images import store_image
+
+STRANGER = "archives/pod/p-nobodyknows1/1-1/manifest.json"
+
+
+@pytest.fixture
+def installation(control: Control, tmp_path: Path) -> Installation:
+    """With a pod that was put away twice; its first archive is retired."""
+    installation = Installation(control, tmp_path / "store")
+    installation.put_away(2)
+    installation.attend(Limits(archives_kept=1))
+    return installation
+
+
+def of_another_image(installation: Installation, which: str) -> str:
+    """Some archives were made of an image that is of no pod; its id."""
+    image_id = store_image(installation.store, '{"old":1}', b"base", b"old")
+    rewrite(installation, which, image_id)
+    return image_id
+
+
+def rewrite(installation: Installation, which: str, image_id: str) -> None:
+    """As if they had been made so."""
+    with installation.control.db.transaction() as connection:
+        connection.execute("ALTER TABLE archive DISABLE TRIGGER USER")
+        connection.execute(f"UPDATE archive SET image_id = %s WHERE {which}", (image_id,))  # type: ignore[arg-type]
+        connection.execute("ALTER TABLE archive ENABLE TRIGGER USER")
+
+
+def many_looks(installation: Installation) -> None:
+    """Some weeks."""
+    for _ in range(5):
+        installation.older(timedelta(days=2))
+        installation.attend()
+
+
+def test_the_image_of_retired_archives_goes_in_its_time(installation: Installation) -> None:
+    """Not while one of them may still be read by an export that has begun, nor at the first look."""
+    old = of_another_image(installation, "target_kind = 'pod' AND retired_at IS NOT NULL")
+    for days in (2, 2):
+        installation.older(timedelta(days=days))
+        installation.attend()
+        assert read_image(installation.store, old) is not None
+    many_looks(installation)
+    assert read_image(installation.store, old) is None
+    assert read_image(installation.store, IMAGE_ID) is not None
+    assert len(installation.store.list("images/layers/")) == 1
+    assert installation.alarms() == set()
+
+
+def test_the_image_of_a_kept_archive_stays(installation: Installation) -> None:
+    """One is enough, of a pod that is of another image by now."""
+    old = of_another_image(installation, "target_kind = 'pod' AND number = 2")
+    many_looks(installation)
+    assert read_image(installation.store, old) is not None
+    assert installation.alarms() == set()
+
+
+def test_objects_of_a_pod_that_nobody_knows_are_told_left_and_stop_the_clearing_of_images(
+    installation: Installation,
+) -> None:
+    """Absence is never an order to delete (LAW 9); once somebody has removed them, it goes on."""
+    old = of_another_image(installation, "target_kind = 'pod' AND retired_at IS NOT NULL")
+    installation.store.put_manifest(STRANGER, b"{}")
+    many_looks(installation)
+    assert installation.alarms() == {"target_unknown"}
+    assert installation.store.head(STRANGER) is not None
+    assert read_image(installation.store, old) is not None
+
+    installation.store.delete(STRANGER)
+    many_looks(installation)
+    many_looks(installation)
+    assert installation.alarms() == set()
+    assert read_image(installation.store, old) is None
+
+
+def test_an_image_that_archives_need_and_the_store_has_not_raises_an_alarm(
+    installation: Installation,
+) -> None:
+    """While somebody can still do something about it."""
+    rewrite(installation, "target_kind = 'pod' AND number = 2", "sha256:" + "0" * 64)
+    installation.older(timedelta(days=2))
+    installation.attend()
+    assert "image_missing" in installation.alarms()
