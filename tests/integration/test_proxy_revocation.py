@@ -1,15 +1,17 @@
 """Throwing somebody out: requests are refused within seconds, open sockets are cut, and nobody else's are."""
 
+import http.client
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from compose.edge import Edge
+from compose.processes import wait_until
 from state.revoked import Kind
 from tests.support.front import PAGE, Front, assert_refused, socket_to
 
@@ -34,6 +36,31 @@ def open_sockets(front: Front, *visits: dict[str, object]) -> Iterator[list[Clie
             sockets.append(stack.enter_context(socket_to(front, "/pods/pod-a/ws", cookie)))
             front.hints.of(str(visit.get("session_id", session)), "open")
         yield sockets
+
+
+@contextmanager
+def download(front: Front, target: str, cookie: tuple[str, str]) -> Iterator[http.client.HTTPResponse]:
+    """A file of the pod that takes for ever, once its first piece is here."""
+    port = front.nginx.settings.https_port
+    connection = http.client.HTTPSConnection("localhost", port, context=front.nginx.tls, timeout=WAIT_S_MAX)
+    with closing(connection):
+        connection.request("GET", target, headers=dict([cookie]))
+        response = connection.getresponse()
+        assert response.status == 200
+        assert response.read(5) == b"piece"
+        yield response
+
+
+def ends(response: http.client.HTTPResponse) -> bool:
+    """Whether no more of it comes. Pieces that are on their way are read."""
+    deadline = time.monotonic() + WAIT_S_MAX
+    try:
+        while time.monotonic() < deadline:
+            if not response.read(5):
+                return True
+    except (OSError, http.client.HTTPException):
+        return True
+    return False
 
 
 def is_cut(connection: ClientConnection) -> bool:
@@ -62,6 +89,38 @@ def test_whose_sockets_are_open_is_cut_and_nobody_else(front: Front, edge: Edge,
         assert edge.look() >= 2
 
         assert [is_cut(one) for one in sockets] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/pods/pod-a/stable-1a2b/vscode-remote-resource?path=/large.bin",
+        "/pods/pod-a/stable-1a2b/vscode-remote-resourc%65?path=/large.bin",
+        "/pods/pod-a/proxy/5173/vscode-remote-resource",
+    ],
+)
+def test_a_download_under_way_is_cut_and_nobody_elses(front: Front, edge: Edge, target: str) -> None:
+    """A file of the pod however it is spelled, and what an application sends."""
+    mine, other = (front.cookie("pod-a", user=user, session_id=user) for user in ("frank", "grace"))
+    with download(front, target, mine) as cut, download(front, target, other) as left:
+        edge.look()
+        front.revoke(Kind.USER, "frank")
+        assert wait_until(lambda: edge.look() > 0, WAIT_S_MAX)
+
+        assert ends(cut)
+        assert left.read(5) == b"piece"
+
+
+def test_a_download_is_nobodys_presence(front: Front) -> None:
+    """It is told to what cuts, not to who counts who is there."""
+    session, last = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+    with download(front, "/pods/pod-a/vscode-remote-resource", front.cookie("pod-a", session_id=session)):
+        pass
+    with socket_to(front, "/pods/pod-a/ws", front.cookie("pod-a", session_id=last)):
+        pass
+    front.hints.of(last, "close")
+
+    assert session not in {line["session"] for line in front.hints.came}
 
 
 def test_what_a_leaked_key_let_in_is_cut(front: Front, edge: Edge) -> None:

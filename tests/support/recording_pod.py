@@ -12,6 +12,8 @@ from typing import Any
 import uvicorn
 
 START_TIMEOUT_S_MAX = 10.0
+# What ends so is a file that takes for ever.
+DOWNLOAD = "/vscode-remote-resource"
 
 Headers = list[tuple[str, str]]
 
@@ -56,6 +58,9 @@ class RecordingPod:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         self.seen.append(_seen(scope, body))
+        if scope["path"].endswith(DOWNLOAD):
+            await _pour(receive, send)
+            return
         status, headers = self.answers.get(scope["raw_path"].decode(), (200, []))
         encoded = [(key.encode(), value.encode()) for key, value in headers]
         await send({"type": "http.response.start", "status": status, "headers": encoded})
@@ -70,6 +75,14 @@ class RecordingPod:
             return
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def _pour(receive: Any, send: Any) -> None:
+    """A piece of a file ten times a second until the client is gone."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    gone = asyncio.ensure_future(receive())
+    while not (await asyncio.wait([gone], timeout=0.1))[0]:
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
 
 
 async def _talk(receive: Any, send: Any) -> None:
