@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from node_agent.directory_files import write_all
 from node_agent.errors import DiskFull, StepError
 from node_agent.runtime import GATE_FILE, REMOVALS_FILE, Volume, VolumeState
 
@@ -48,7 +49,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600, owner: int | No
             os.fchmod(file.fileno(), mode)
             if owner is not None:
                 os.fchown(file.fileno(), owner, owner)
-            file.write(data)
+            write_all(file, data)
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

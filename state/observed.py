@@ -17,7 +17,15 @@ _LIVELINESS = {Observed.RUNNING: 3, Observed.STARTING: 2, Observed.STOPPING: 2, 
 
 # States in which the user's files were in the container: if it is gone from one of these, they went with it.
 _HELD_FILES = frozenset(
-    {Observed.RUNNING, Observed.STARTING, Observed.STOPPING, Observed.STOPPED, Observed.ARCHIVING}
+    {
+        Observed.RUNNING,
+        Observed.STARTING,
+        Observed.STOPPING,
+        Observed.STOPPED,
+        Observed.ARCHIVING,
+        # The engine says so, too, of what is just being removed.
+        Observed.FAILED,
+    }
 )
 
 _ENDED = frozenset({Observed.STOPPED, Observed.FAILED})

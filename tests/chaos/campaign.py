@@ -1,4 +1,4 @@
-"""Random faults on the real parts, round after round: programs killed and paused, the database restarted.
+"""Random faults on the real parts, round after round: programs killed and paused, whatever else a site has.
 
 In each round every learner writes, is put away and brought back; in each half something is done to the site
 at a random moment. A round ends when all have every byte again, once, and nothing is left over.
@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from state.model import Desired
@@ -41,11 +41,12 @@ class Campaign:
     """Rounds on one site. The same seed does the same faults, though real time never runs the same."""
 
     def __init__(
-        self, site: Site, users: int, seed: int, restart_database: Callable[[], None] | None
+        self, site: Site, users: int, seed: int, others: Mapping[str, Callable[[], None]] | None = None
     ) -> None:
+        """`others` are faults of parts that not every site has, by name."""
         self._site = site
         self._rng = random.Random(seed)
-        self._restart_database = restart_database
+        self._others = dict(others or {})
         self._learners = [Learner(site, f"user-{number}") for number in range(users)]
         self.tally = Tally()
 
@@ -74,10 +75,9 @@ class Campaign:
         time.sleep(self._rng.uniform(0, FAULT_WITHIN_S))
         self._kill_one()
         if self._rng.random() < 0.5:
-            self._do(self._rng.choice(self._others()))
-
-    def _others(self) -> list[str]:
-        return ["pause agent", "kill both agents", *(["restart database"] if self._restart_database else [])]
+            self._do(self._rng.choice(["pause agent", "kill both agents"]))
+        if self._others:
+            self._do(self._rng.choice(list(self._others)))
 
     def _kill_one(self) -> None:
         self._do(self._rng.choice(["kill agent", "kill agent", "kill reconciler"]))
@@ -100,8 +100,7 @@ class Campaign:
                 agent.pause()
                 threading.Timer(rng.uniform(0, PAUSE_S_MAX), agent.go_on).start()
             case _:
-                assert self._restart_database is not None
-                self._restart_database()
+                self._others[fault]()
 
     def _kill(self, agent: AgentProcess) -> None:
         agent.kill()

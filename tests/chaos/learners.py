@@ -15,9 +15,10 @@ TOPS = ("/workspaces", "/home", "/opt", "/root", "/srv")
 # xattrs, names that are no text, a deleted system file, a folder where a file was.
 _WRITE = r"""
 set -e
-round=$1; seed=$2
+round=$1; seed=$2; bulk=$3
 cd /srv && rm -rf work && mkdir work && cd work
 head -c $((seed % 300000 + 1000)) /dev/urandom >random
+head -c $bulk /dev/urandom >bulk
 yes "round $round" | head -c 100000 >text
 mkdir -p deep/er && echo "$round" >deep/er/file
 ln -f text deep/hard && ln -sf ../text deep/soft
@@ -42,6 +43,7 @@ class Learner:
 
     site: Site
     user: str
+    bulk_bytes: int = 0
     pod_id: str = ""
     tree: dict[str, Any] = field(default_factory=dict)
     cycles: int = 0
@@ -53,7 +55,7 @@ class Learner:
 
     def write(self, rng: random.Random) -> None:
         """Change things, and remember how all of it looks."""
-        script = f"set -- {self.cycles} {rng.randrange(1 << 30)}\n{_WRITE}"
+        script = f"set -- {self.cycles} {rng.randrange(1 << 30)} {self.bulk_bytes}\n{_WRITE}"
         self.site.run_as_root(self.pod_id, script)
         self.tree = pod_tree(self._container(), TOPS)
 
@@ -68,7 +70,7 @@ class Learner:
     def check(self) -> None:
         """It runs, once, and every file is as it was."""
         self.site.until_is(self.pod_id, "running")
-        until(lambda: self.site.answers(self.pod_id))
+        until(lambda: self.site.answers(self.pod_id), lambda: self.site.explain(self.pod_id))
         assert differences(self.tree, pod_tree(self._container(), TOPS)) == {}
         self.cycles += 1
 

@@ -77,16 +77,15 @@ class ReconcilerProcess:
         if self._process.poll() is None:
             self.kill()
         self._reader.join()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
-        for line in process.stderr:
-            try:
-                self._lines.put(json.loads(line))
-            except ValueError:
-                self._lines.put({"event": "raw", "line": line})
+        with process.stderr:
+            for line in process.stderr:
+                try:
+                    self._lines.put(json.loads(line))
+                except ValueError:
+                    self._lines.put({"event": "raw", "line": line})
 
 
 @contextmanager

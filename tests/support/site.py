@@ -1,6 +1,8 @@
 """A whole site: the real reconciler and the real agents of two nodes that share a store."""
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from tests.support.agent_process import AgentProcess
 from tests.support.docker_node import DockerNode, pod_image
 from tests.support.reconciler_process import ReconcilerProcess, reconciler_process
 
-SETTLED_WITHIN_S = 90
+# For a harness that hangs, not for a machine that is slow: the latter is waited for, and told.
+SETTLED_WITHIN_S = 600
+TOLD_EVERY_S = 30
 LOOK_EVERY_S = 0.05
 IN_FLIGHT_S = 1.0
 
@@ -57,14 +61,17 @@ class Site:
 
     def until(self, pod_id: str, holds: Callable[[pods.PodStatus], bool]) -> pods.PodStatus:
         """Wait for a pod."""
-        deadline = time.monotonic() + SETTLED_WITHIN_S
-        while time.monotonic() < deadline:
-            status = self.status(pod_id)
-            if holds(status):
-                return status
-            time.sleep(LOOK_EVERY_S)
-        logs = "\n".join(agent.log[-3000:] for agent in self.agents)
-        raise AssertionError(f"{self.status(pod_id)}\n{logs}")
+        until(lambda: holds(self.status(pod_id)), lambda: self.explain(pod_id))
+        return self.status(pod_id)
+
+    def explain(self, pod_id: str) -> str:
+        """What a pod waits for, by all who know something of it."""
+        with self.db.transaction() as conn:
+            steps = conn.execute(
+                "SELECT verb, target, node_id, attempt, created_at, sent_at FROM action WHERE state = 'open'"
+            ).fetchall()
+        said = [f"{agent.node.node_id}:\n{agent.log[-2000:]}" for agent in self.agents]
+        return "\n".join([str(self.status(pod_id)), f"open steps: {steps}", *said])
 
     def until_is(self, pod_id: str, actual: str) -> pods.PodStatus:
         """Wait until a pod is in a state, and the reconciler is content with it."""
@@ -133,11 +140,18 @@ def _agent(
     return agent
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that is not in a pod's row."""
-    deadline = time.monotonic() + SETTLED_WITHIN_S
+def until(holds: Callable[[], bool], explain: Callable[[], str] = lambda: "") -> None:
+    """Wait for something. Says now and then on standard error what it waits for; fails with the same."""
+    began_at = told_at = time.monotonic()
     while not holds():
-        assert time.monotonic() < deadline
+        now = time.monotonic()
+        if now - told_at > TOLD_EVERY_S:
+            told_at = now
+            waited = (
+                f"waited {now - began_at:.0f} of {SETTLED_WITHIN_S} s at a load of {os.getloadavg()[0]:.0f}"
+            )
+            print(f"{waited}: {explain()}", file=sys.stderr, flush=True)
+            assert now - began_at < SETTLED_WITHIN_S, f"{waited}: {explain()}"
         time.sleep(LOOK_EVERY_S)
 
 

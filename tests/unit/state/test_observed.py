@@ -199,9 +199,10 @@ def test_an_exit_right_after_a_start_that_is_done_is_noticed() -> None:
     assert len(compare(known(row, closed="1"), Report(pods=(report,))).exits) == 1
 
 
-def test_a_container_that_vanished_is_absent_and_told_of() -> None:
-    """Somebody removed it by hand: that is history worth keeping."""
-    result = compare(known(pod_row()), Report())
+@pytest.mark.parametrize("state", ["running", "stopped", "failed"])
+def test_a_container_that_vanished_is_absent_and_told_of(state: str) -> None:
+    """Somebody removed it by hand: that is history worth keeping, also when it was seen on its way out."""
+    result = compare(known(pod_row(state=state)), Report())
     assert result.absent_pods == ["p-1"]
     assert [oddity.kind for oddity in result.vanished] == ["container_vanished"]
 

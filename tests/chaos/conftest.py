@@ -1,0 +1,11 @@
+"""Which of these tests are for `make chaos` only: they take minutes each."""
+
+import os
+
+LONG = (
+    "test_engine_faults.py",
+    "test_full_data_directory.py",
+    "test_store_faults.py",
+)
+
+collect_ignore = [] if os.environ.get("CODEPODS_CHAOS") == "long" else list(LONG)
