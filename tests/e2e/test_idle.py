@@ -21,8 +21,8 @@ from tests.support.local_installation import LocalInstallation, in_pod, local_in
 from tests.support.quiet_network import quiet_chromium
 
 GRACE_S = 15
-# A warning stands for long enough to be seen and answered on a slow machine.
-IDLE_S = 75
+# A warning stands for long enough to be answered on a slow machine; and for half of the limit at most.
+IDLE_S = 90
 WARNING_S = 45
 BUILD_S = 900
 PATIENCE_S = 200
