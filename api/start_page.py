@@ -7,6 +7,7 @@ from api.wire_visit import Stage, Visit
 from state.model import Desired
 from state.plan import Condition
 from state.pods import PodStatus
+from state.queue import AHEAD_MAX
 
 Words = tuple[str, str]
 
@@ -49,19 +50,30 @@ _ON_ITS_WAY: Mapping[str, Words] = {
 _STARTING: Words = ("Your pod is starting", "This takes a few seconds.")
 
 
-def of(status: PodStatus) -> Visit:
-    """What to show and do for this pod."""
+def of(status: PodStatus, ahead: int | None = None) -> Visit:
+    """What to show and do for this pod; `ahead`: how many have waited for room or a turn for longer."""
     stage = _stage(status)
     headline, detail = _words(status, stage)
+    if stage is not Stage.COMING:
+        ahead = None
     shown = views.pod(status)
     return Visit(
         stage=stage,
         state=status.actual,
         condition=status.condition,
         headline=headline,
-        detail=detail,
+        detail=detail if ahead is None else f"{detail} {_place(ahead)}",
         progress=shown.progress if stage is not Stage.READY else None,
+        ahead=ahead,
     )
+
+
+def _place(ahead: int) -> str:
+    if ahead == 0:
+        return "It has waited longest."
+    if ahead == 1:
+        return "One other has waited longer."
+    return f"{'More than 100' if ahead > AHEAD_MAX else ahead} others have waited longer."
 
 
 def is_asleep(status: PodStatus) -> bool:

@@ -1,4 +1,6 @@
-"""What the start page calls, for somebody whom nginx has admitted to the pod. Cheap: one read each."""
+"""What the start page calls, for somebody whom nginx has admitted to the pod. Cheap: one or two reads."""
+
+from typing import Any
 
 from api import start_page, wire
 from api.links import base_of, link_to
@@ -6,7 +8,7 @@ from api.operation import Answer, Call
 from api.pods import read_pod
 from api.problems import ProblemError
 from api.wire_visit import Entered, EnterQuery, WakeQuery
-from state import pods
+from state import pods, queue
 from state.model import Desired
 from state.pods import PodStatus
 
@@ -16,12 +18,12 @@ _NOT_KEPT = {"Cache-Control": "no-store"}
 
 async def show_visit(call: Call[wire.NoQuery, None]) -> Answer:
     """How the pod is getting on. Changes nothing, however often it is asked."""
-    return _shown(await read_pod(call.deps, call.target_id))
+    return await _shown(call, await read_pod(call.deps, call.target_id))
 
 
 async def wake_pod(call: Call[WakeQuery, None]) -> Answer:
     """Have the pod run again: somebody is there and looks."""
-    return _shown(await _woken(call, again=call.query.again))
+    return await _shown(call, await _woken(call, again=call.query.again))
 
 
 async def enter_pod(call: Call[EnterQuery, None]) -> Answer:
@@ -53,5 +55,6 @@ async def _woken(call: Call[EnterQuery, None] | Call[WakeQuery, None], *, again:
         return await read_pod(call.deps, call.target_id)
 
 
-def _shown(status: PodStatus) -> Answer:
-    return Answer(start_page.of(status), headers=_NOT_KEPT)
+async def _shown(call: Call[Any, None], status: PodStatus) -> Answer:
+    ahead = await call.deps.run(queue.ahead_of, call.deps.db, status.id, status.condition)
+    return Answer(start_page.of(status, ahead), headers=_NOT_KEPT)

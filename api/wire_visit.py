@@ -26,6 +26,9 @@ class Visit(Reply):
     headline: str
     detail: str
     progress: Progress | None
+    ahead: int | None = Field(
+        description="How many pods have waited for room, or for a turn, for longer; 101: more than 100."
+    )
 
 
 class Entered(Reply):

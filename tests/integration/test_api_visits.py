@@ -132,6 +132,22 @@ def test_a_visit_opens_nothing_else(api: ApiServer, pod_id: str) -> None:
         assert page.post(f"/api/v1/pods/{pod_id}:open").status_code == 401
 
 
+@pytest.mark.parametrize("condition", ["waiting_for_capacity", "waiting_for_turn"])
+def test_who_waits_is_told_of_those_before(
+    api: ApiServer, node: NodeHand, pod_id: str, condition: str
+) -> None:
+    """In words on the page, and as a number; never in a page that waits for nothing."""
+    with _visitor(api, pod_id) as page:
+        woken = page.post(f"/api/v1/pods/{pod_id}:wake").json()
+        with node.db.transaction() as conn:
+            conn.execute("UPDATE pod SET condition = %s WHERE id = %s", (condition, pod_id))
+        waits = page.get(f"/api/v1/pods/{pod_id}:visit").json()
+
+    assert (woken["stage"], woken["ahead"]) == ("coming", None)
+    assert (waits["stage"], waits["ahead"]) == ("coming", 0)
+    assert waits["detail"].endswith("It has waited longest.")
+
+
 def test_a_deleted_pod_is_said_to_be_gone_and_not_woken(api: ApiServer, pod_id: str) -> None:
     """A tombstone stays."""
     with api.client("revpro") as client:

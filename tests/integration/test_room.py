@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from state import nodes
+from state import nodes, queue
 from state.database import Doorbell
 from state.model import Desired
 from state.snapshot import due_workspaces
@@ -36,6 +36,22 @@ def waiting(control: Control, user: str) -> str:
 def is_due(control: Control, pod_id: str) -> bool:
     """Whether the next pass looks at it."""
     return control.pod_row(pod_id)["workspace_id"] in due_workspaces(control.db, 1000)
+
+
+def test_whoever_waits_is_told_how_many_have_waited_longer(control: Control, small: ScriptedNode) -> None:
+    """By when they were wanted; who has room, or wants none any more, is not counted."""
+    first = control.pod("first")
+    control.settle(small)
+    second, third, fourth = (waiting(control, user) for user in ("second", "third", "fourth"))
+
+    assert [ahead(control, one) for one in (first, second, third, fourth)] == [None, 0, 1, 2]
+    control.want(second, Desired.STOPPED)
+    assert ahead(control, fourth) == 1
+
+
+def ahead(control: Control, pod_id: str) -> int | None:
+    """As the start page is told."""
+    return queue.ahead_of(control.db, pod_id, control.pod_row(pod_id)["condition"])
 
 
 def test_a_node_that_joins_wakes_who_waits(control: Control, database_url: str) -> None:
