@@ -58,8 +58,12 @@ def _tool(name: str, *arguments: str) -> tuple[str, ...]:
     return (str(BIN / name), *arguments)
 
 
-def _pytest(name: str, title: str, *paths: str, fast: bool = False) -> Stage:
-    command = (sys.executable, "-m", "pytest", "-q", *paths)
+# What waits more than it works: a file of tests per worker, so that what a file shares is made once.
+_SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses=4", "--dist=loadfile")
+
+
+def _pytest(name: str, title: str, *paths: str, fast: bool = False, alone: bool = True) -> Stage:
+    command = (sys.executable, "-m", "pytest", "-q", *(() if alone else _SIDE_BY_SIDE), *paths)
     return Stage(name, title, command, fast=fast, counts=True)
 
 
@@ -74,7 +78,7 @@ STAGES = (
     _pytest("tidy", "House rules", "tests/test_tidy.py", fast=True),
     _pytest("unit", "Unit tests", "tests/unit", fast=True),
     _pytest("property", "Property tests", "tests/property", fast=True),
-    _pytest("sim", "Simulated fleets under faults", "tests/sim"),
+    _pytest("sim", "Simulated fleets under faults", "tests/sim", alone=False),
     Stage(
         "node",
         "The gate's functions, under Node",
@@ -82,8 +86,13 @@ STAGES = (
         fast=True,
     ),
     _pytest("njs", "The gate and its Python half agree", "tests/njs", fast=True),
-    _pytest("contract", "Contract tests: every implementation of a port", "tests/contract"),
-    _pytest("integration", "Integration tests: PostgreSQL, Docker, nginx, S3 servers", "tests/integration"),
+    _pytest("contract", "Contract tests: every implementation of a port", "tests/contract", alone=False),
+    _pytest(
+        "integration",
+        "Integration tests: PostgreSQL, Docker, nginx, S3 servers",
+        "tests/integration",
+        alone=False,
+    ),
     _pytest("chaos", "Chaos: kill -9 at each effect, and random faults", "tests/chaos"),
     _pytest("e2e", "End to end, in Chromium", "tests/e2e"),
     Stage(
