@@ -84,7 +84,8 @@ class Loop:
         _tell(outcome)
         if outcome.more or self._resync.under_way:
             return timedelta(0)
-        return min(next_due_in(self._db) or POLL, POLL)
+        due_in = next_due_in(self._db)
+        return POLL if due_in is None else min(due_in, POLL)
 
     def _surviving_turn(self) -> timedelta:
         leading = self._lead.current()

@@ -85,7 +85,7 @@ LIFE_MUTANTS: tuple[Mutant, ...] = (
         "state/policies.py",
         "stops_at is None or not _was_told(conn, pod_id, row, stops_at)",
         "stops_at is None",
-        (f"{_POLICIES}::test_the_button_in_the_editor_keeps_the_pod",),
+        (f"{_POLICIES}::test_the_hand_on_the_button_does_not_void_the_answer",),
     ),
     Mutant(
         "a pod's own connections to itself count as tabs",

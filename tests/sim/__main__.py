@@ -6,6 +6,7 @@ python -m tests.sim --seed 42 --trace     one seed, with everything that happens
 python -m tests.sim --replay FILE         a saved schedule; ends with 0 if it does what FILE expects
 python -m tests.sim --table               every crash point, and pairs of them; who is delayed by whom
 python -m tests.sim --seeds 0 --until N   new seeds until so many steps are done
+python -m tests.sim --postgres --seeds 50 with a real PostgreSQL beside the mirror of it: any drift ends a run
 python -m tests.sim --seed 42 --save FILE makes a failing seed small, and saves it
 """
 
@@ -13,13 +14,17 @@ import argparse
 import itertools
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from tests.sim.campaign import STEPS_PER_RUN, Totals, campaign, schedule_of, shrunk
 from tests.sim.crash_table import crash_table
 from tests.sim.fleet import Outcome, run
 from tests.sim.isolation import DELAY_S_MAX, isolation_table
+from tests.sim.postgres import SimServer
 from tests.sim.schedule import Schedule
+from tests.support.postgres import serving
 
 TELL_EVERY_S = 10.0
 
@@ -62,11 +67,11 @@ def _table() -> int:
     return 1 if failed else 0
 
 
-def _campaign(first: int, count: int, steps: int, until: int) -> int:
+def _campaign(first: int, count: int, steps: int, until: int, *, postgres: bool) -> int:
     seeds = range(first, first + count) if count else itertools.count(first)
     totals, told_at = Totals(), time.monotonic()
     try:
-        for outcome, totals in campaign(seeds, steps):
+        for outcome, totals in _campaign_on(postgres, seeds, steps):
             if outcome.violation is not None:
                 print(f"seed {outcome.schedule.seed}, step {outcome.steps}: {outcome.violation}", flush=True)
             if time.monotonic() - told_at > TELL_EVERY_S:
@@ -80,6 +85,14 @@ def _campaign(first: int, count: int, steps: int, until: int) -> int:
     return 1 if totals.violations else 0
 
 
+def _campaign_on(postgres: bool, seeds: Iterable[int], steps: int) -> Iterator[tuple[Outcome, Totals]]:
+    if not postgres:
+        yield from campaign(seeds, steps)
+        return
+    with serving() as server, closing(SimServer(server)) as database:
+        yield from campaign(seeds, steps, database)
+
+
 def main() -> int:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim")
@@ -89,6 +102,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS_PER_RUN, help="of the phase with faults")
     parser.add_argument("--until", type=int, default=0, metavar="STEPS", help="stop after so many steps")
     parser.add_argument("--save", type=Path, metavar="FILE", help="make a failing seed small and save it")
+    parser.add_argument("--postgres", action="store_true", help="with PostgreSQL beside the mirror of it")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--table", action="store_true", help="exhaust the crash points")
     asked = parser.parse_args()
@@ -98,10 +112,10 @@ def main() -> int:
         return _replay(Schedule.load(asked.replay), trace=asked.trace)
     if asked.seed is not None and asked.save:
         return _save(schedule_of(asked.seed, asked.steps), asked.save)
-    if asked.seed is not None and asked.seeds is None:
+    if asked.seed is not None and asked.seeds is None and not asked.postgres:
         return _replay(schedule_of(asked.seed, asked.steps), trace=asked.trace)
-    seeds = 200 if asked.seeds is None else asked.seeds
-    return _campaign(asked.seed or 0, seeds, asked.steps, asked.until)
+    seeds = (20 if asked.postgres else 200) if asked.seeds is None else asked.seeds
+    return _campaign(asked.seed or 0, seeds, asked.steps, asked.until, postgres=asked.postgres)
 
 
 if __name__ == "__main__":

@@ -330,7 +330,12 @@ class DatabasePort:
 
     def all_workspaces(self) -> list[str]:
         """See state.snapshot.page_workspaces."""
-        return self._call("page", lambda: [] if self._has("db_empty") else sorted(self._db.workspaces))
+
+        def effect() -> list[str]:
+            everything = tick.WORKSPACES_PER_PASS_MAX
+            return [] if self._has("db_empty") else self._db.page_workspaces("", everything)
+
+        return self._call("page", effect)
 
     def park(self, workspace_id: str, reason: str, retry_at: datetime, lead: Leadership) -> None:
         """See state.outbox."""
@@ -370,7 +375,7 @@ class ReconcilerActor:
         now = self._db.clock()
         if self._scheduler.now_s < self._db.trouble.get("db_deaf", 0.0):
             return False
-        return self._lead.current() is not None and any(due_at <= now for _, due_at in self._db.due_times())
+        return self._lead.current() is not None and any(due_at <= now for due_at in self._db.due_times())
 
     def _turn(self) -> None:
         now_s, port = self._scheduler.now_s, self._port

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.sim.fleet import Outcome, run
+from tests.sim.postgres import SimServer
 from tests.sim.schedule import Schedule, draw, late_deliveries, late_effects
 
 # A campaign that never saw these has shown nothing about them.
@@ -87,11 +88,13 @@ def schedule_of(seed: int, steps: int = STEPS_PER_RUN) -> Schedule:
     return drawn(seed) if drawn else draw(seed, steps)
 
 
-def campaign(seeds: Iterable[int], steps: int = STEPS_PER_RUN) -> Iterator[tuple[Outcome, Totals]]:
+def campaign(
+    seeds: Iterable[int], steps: int = STEPS_PER_RUN, server: SimServer | None = None
+) -> Iterator[tuple[Outcome, Totals]]:
     """Run seed after seed, some with late deliveries or effects; the totals so far with each."""
     totals, began_at = Totals(), time.perf_counter()
     for seed in seeds:
-        outcome = run(schedule_of(seed, steps))
+        outcome = run(schedule_of(seed, steps), server=server)
         totals.add(outcome)
         totals.took_s = time.perf_counter() - began_at
         yield outcome, totals

@@ -55,6 +55,9 @@ class SimDatabase:
         self._placed: dict[str, set[str]] = {}
         self._room_made = False
 
+    def disconnect(self) -> None:
+        """Nothing is connected."""
+
     # ---- who there is --------------------------------------------------------------------------------------
 
     def add_node(self, node_id: str) -> None:
@@ -149,8 +152,9 @@ class SimDatabase:
         """See state.snapshot."""
         now = self.clock()
         due: dict[str, datetime] = {}
-        for workspace_id, due_at in self.due_times():
-            if due_at <= now:
+        for table in (self.workspaces, self.pods):
+            times = [line for line in self._due_of(table.values()) if line[0] <= now]
+            for due_at, _, workspace_id in sorted(times)[:limit]:
                 due[workspace_id] = min(due_at, due.get(workspace_id, due_at))
         claimed = sorted(due, key=lambda key: (due[key], key))[:limit]
         for workspace_id in claimed:
@@ -162,17 +166,23 @@ class SimDatabase:
 
     def next_due_in(self) -> timedelta | None:
         """See state.snapshot."""
-        times = [due_at for _, due_at in self.due_times()]
+        times = list(self.due_times())
         return max(min(times) - self.clock(), timedelta(0)) if times else None
 
-    def due_times(self) -> Iterable[tuple[str, datetime]]:
-        """Of pods and workspaces, with the workspace's id."""
-        for workspace in self.workspaces.values():
-            if workspace.due_at is not None:
-                yield workspace.id, workspace.due_at
-        for pod in self.pods.values():
-            if pod.due_at is not None:
-                yield pod.workspace_id, pod.due_at
+    def page_workspaces(self, after: str, limit: int) -> list[str]:
+        """See state.snapshot."""
+        return sorted(key for key in self.workspaces if key > after)[:limit]
+
+    def due_times(self) -> Iterable[datetime]:
+        """Of pods and workspaces."""
+        for due_at, _, _ in self._due_of([*self.workspaces.values(), *self.pods.values()]):
+            yield due_at
+
+    def _due_of(self, rows: Iterable[PodRow | WorkspaceRow]) -> Iterable[tuple[datetime, str, str]]:
+        for row in rows:
+            if row.due_at is not None:
+                workspace_id = row.workspace_id if isinstance(row, PodRow) else row.id
+                yield row.due_at, row.id, workspace_id
 
     def pods_of(self, workspace_id: str) -> list[PodRow]:
         return [pod for pod in self.pods.values() if pod.workspace_id == workspace_id]

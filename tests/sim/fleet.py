@@ -7,7 +7,7 @@ last wished, and that nothing is touched after that (I6).
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 from node_agent.runtime import Status
@@ -19,6 +19,7 @@ from tests.sim.database import SimDatabase
 from tests.sim.docker import SimContainer, SimDocker, at
 from tests.sim.host import SimTime
 from tests.sim.ingest import Ingest
+from tests.sim.postgres import SimServer
 from tests.sim.rest import Rest
 from tests.sim.schedule import NODES, PODS, RECONCILERS, Fault, Schedule
 from tests.sim.scheduler import Armed, Process, Scheduler
@@ -26,6 +27,7 @@ from tests.sim.seams import installed
 from tests.sim.store import SimStore
 from tests.sim.trees import Trees
 from tests.sim.truth import Truth, Violation
+from tests.sim.twins import Drift, TwinDatabase, TwinIngest
 
 RESTART_S = 2.0
 WRITE_EVERY_S = 0.8
@@ -51,7 +53,7 @@ class Outcome:
 class Fleet:
     """The world and all who act in it."""
 
-    def __init__(self, seed: int, limits: Limits | None = None) -> None:
+    def __init__(self, seed: int, limits: Limits | None = None, server: SimServer | None = None) -> None:
         self.limits = limits or LIMITS
         self.marks: Counter[str] = Counter()
         self.scheduler = Scheduler(
@@ -60,15 +62,13 @@ class Fleet:
             on_zombie=self._replace,
             on_touch=lambda process: happenings.touch(self, process.name),
         )
-        self.db = SimDatabase(lambda: at(self.scheduler.now_s))
+        self.db, self.ingest = self._database(server)
         self.truth = Truth(self.scheduler, self.db)
         self.conduct = self.truth.conduct = Conduct(self.truth, self.db, self.limits, self.marks)
         self.db.watch = self.conduct
         self.store = self.truth.store = SimStore(self.scheduler, self.truth.store_changed)
         self.trees = Trees(self.scheduler)
         self.trees.is_full = lambda path: self.truth.dockers[path.split("/")[2]].has("disk_full")
-        jitter = Random(f"jitter {seed}")
-        self.ingest = Ingest(self.db, self.limits, jitter.random, self.marks)
         self.ingest.looked = self.conduct.looked
         self.history: dict[str, set[int]] = {}
         self.births = 0
@@ -87,6 +87,18 @@ class Fleet:
         # Until when a node's agent is not started after a boot of its machine.
         self.late_agents: dict[str, float] = {}
         self._start_everybody()
+
+    def _database(self, server: SimServer | None) -> tuple[SimDatabase, Ingest]:
+        """The mirror of PostgreSQL, and PostgreSQL beside it if there is one."""
+
+        def clock() -> datetime:
+            return at(self.scheduler.now_s)
+
+        if server is not None:
+            twins = TwinDatabase(clock, server)
+            return twins, TwinIngest(twins, self.limits, self.scheduler.seed, self.marks)
+        db = SimDatabase(clock)
+        return db, Ingest(db, self.limits, Random(f"jitter {self.scheduler.seed}").random, self.marks)
 
     # ---- who acts ------------------------------------------------------------------------------------------
 
@@ -209,9 +221,11 @@ class Fleet:
         self.truth.check()
 
 
-def run(schedule: Schedule, echo: Callable[[str], None] | None = None) -> Outcome:
-    """Play a schedule; the outcome holds the violation, if any."""
-    fleet = Fleet(schedule.seed)
+def run(
+    schedule: Schedule, echo: Callable[[str], None] | None = None, server: SimServer | None = None
+) -> Outcome:
+    """Play a schedule, with `server` on PostgreSQL too; the outcome holds the violation, if any."""
+    fleet = Fleet(schedule.seed, server=server)
     fleet.scheduler.echo = echo
     violation = None
     with installed(SimTime(fleet.scheduler), fleet.trees):
@@ -221,6 +235,10 @@ def run(schedule: Schedule, echo: Callable[[str], None] | None = None) -> Outcom
             Rest(fleet).converge()
         except Violation as found:
             violation = found
+        except Drift as found:
+            violation = Violation("drift", str(found))
+        finally:
+            fleet.db.disconnect()
     scheduler = fleet.scheduler
     fleet.marks["swept_while_running"] += fleet.truth.swept
     return Outcome(

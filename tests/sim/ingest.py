@@ -15,7 +15,7 @@ from state.generations import DAMAGE_CODES
 from state.lease import CLOCK_SET_BACK_AFTER, FORMER_BOOTS_MAX
 from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb, WorkspaceObserved
 from state.observed import Comparison, Exit, Known, compare
-from state.reports import Ingested
+from state.reports import Ingested, exit_message
 from state.results import EXITED
 from state.wire import (
     CANCELLED,
@@ -203,7 +203,7 @@ class Ingest:
 
     def _fail_exited(self, known: Known, line: Exit) -> None:
         pod, before = self._db.pods[line.pod.pod_id], known.pods[line.pod.pod_id]["failure"]
-        failed = StepFailed(action_id="", code=EXITED, message="The container exited by itself.")
+        failed = StepFailed(action_id="", code=EXITED, message=exit_message(line))
         pod.failure = None if line.healthy else self._next(before, Verb.START_POD, failed, pod.generation)
 
     # ---- results -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.rows import DictRow, dict_row
 
 from state import ids
@@ -100,6 +101,14 @@ class SimServer:
     def close(self) -> None:
         """Disconnect."""
         self._superuser.close()
+
+
+@pytest.fixture(scope="session")
+def sim_server(postgres_server: TestServer) -> Iterator[SimServer]:
+    """A real database under the simulation's clock, for all tests of the session."""
+    server = SimServer(postgres_server)
+    yield server
+    server.close()
 
 
 class DrawnIds:

@@ -1,0 +1,243 @@
+"""The mirror and PostgreSQL side by side: each transaction is made on both, and both must come to the same.
+
+What the programs are given is PostgreSQL's answer; the oracle reads the mirror, whose rows are PostgreSQL's
+after each transaction. So a run on twins has the trace of a run on the mirror alone, or ends as a drift.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Generic, TypeVar, cast
+
+from state import delivery, leader, outbox, reports, silence, snapshot
+from state.leader import Leadership, LeadershipLost
+from state.model import Desired, Limits, World
+from state.nodes import register, set_cordoned
+from state.outbox import Recorded
+from state.plan import Plan
+from state.reports import Ingested
+from state.wire import SyncReply, SyncRequest
+from tests.sim.database import SimDatabase
+from tests.sim.ingest import Ingest
+from tests.sim.postgres import ClockedDatabase, DrawnIds, SimServer
+from tests.sim.readback import apart, difference, mirrored_rows, open_ids_of, real_rows
+
+T = TypeVar("T")
+LINES_MAX = 8
+_ADD_POD = """
+    INSERT INTO pod (id, workspace_id, user_id, name, image, desired_state)
+    VALUES (%(pod)s, %(workspace)s, %(user)s, %(pod)s, 'image:1', 'stopped')
+"""
+_ADD_WORKSPACE = "INSERT INTO workspace (id, user_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+_WISH = """
+    UPDATE pod SET desired_state = %(wished)s
+     WHERE id = %(pod)s AND desired_state NOT IN (%(wished)s, 'deleted')
+"""
+
+
+class Drift(BaseException):
+    """The mirror and PostgreSQL have come to different ends: nothing that production code catches."""
+
+
+class TwinDatabase(SimDatabase):
+    """See SimDatabase; every transaction is made on PostgreSQL too. `compared` counts them by name."""
+
+    def __init__(self, clock: Callable[[], datetime], server: SimServer) -> None:
+        super().__init__(clock)
+        server.empty()
+        self.programs = ClockedDatabase(server.url, "reconciler", clock)
+        self.people = ClockedDatabase(server.url, "api", clock)
+        self.compared: Counter[str] = Counter()
+        self._ids = DrawnIds()
+
+    def disconnect(self) -> None:
+        """Disconnect."""
+        self.programs.close()
+        self.people.close()
+
+    def both(self, name: str, mirrored: Callable[[], T], real: Callable[[], T]) -> T:
+        """The real one's outcome, which must be the mirror's. Raises Drift, and what both have raised."""
+        expected = _outcome(mirrored)
+        with self._ids.instead():
+            found = _outcome(real)
+        if expected != found:
+            raise Drift(f"{name}: " + "; ".join([*apart(expected, found)][:LINES_MAX]))
+        self.compared[name] += 1
+        self.check(name)
+        if found.lost:
+            raise LeadershipLost(found.lost)
+        return cast("T", found.value)
+
+    def check(self, name: str) -> None:
+        """All rows of both are the same."""
+        with self.programs.transaction() as connection:
+            lines = difference(mirrored_rows(self), real_rows(connection))
+        if lines:
+            raise Drift(f"after {name}: " + "; ".join(lines[:LINES_MAX]))
+
+    # ---- who there is, and what is wished ------------------------------------------------------------------
+
+    def add_node(self, node_id: str) -> None:
+        """See SimDatabase."""
+        add = super().add_node
+        self.both("add_node", lambda: add(node_id), lambda: register(self.people, node_id, "token"))
+
+    def add_pod(self, pod_id: str, workspace_id: str, user_id: str) -> None:
+        """See SimDatabase."""
+        add = super().add_pod
+
+        def real() -> None:
+            with self.people.transaction() as connection:
+                connection.execute(_ADD_WORKSPACE, (workspace_id, user_id))
+                connection.execute(_ADD_POD, {"pod": pod_id, "workspace": workspace_id, "user": user_id})
+
+        self.both("add_pod", lambda: add(pod_id, workspace_id, user_id), real)
+
+    def set_cordoned(self, node_id: str, cordoned: bool) -> None:
+        """See SimDatabase."""
+        cordon = super().set_cordoned
+
+        def real() -> None:
+            set_cordoned(self.people, node_id, cordoned, actor="test")
+
+        self.both("set_cordoned", lambda: cordon(node_id, cordoned), real)
+
+    def set_desired(self, pod_id: str, desired: Desired) -> bool:
+        """See SimDatabase; by hand."""
+        wish = super().set_desired
+
+        def real() -> bool:
+            with self.people.transaction() as connection:
+                return connection.execute(_WISH, {"pod": pod_id, "wished": desired}).rowcount == 1
+
+        return self.both("set_desired", lambda: wish(pod_id, desired), real)
+
+    # ---- the reconciler ------------------------------------------------------------------------------------
+
+    def try_lead(self, holder: str, lease: timedelta) -> Leadership | None:
+        """See SimDatabase."""
+        lead = super().try_lead
+        return self.both(
+            "try_lead", lambda: lead(holder, lease), lambda: leader.try_lead(self.programs, holder, lease)
+        )
+
+    def renew(self, leadership: Leadership, lease: timedelta) -> bool:
+        """See SimDatabase."""
+        renew = super().renew
+        return self.both(
+            "renew", lambda: renew(leadership, lease), lambda: leader.renew(self.programs, leadership, lease)
+        )
+
+    def note_silence(
+        self, leadership: Leadership, leading_since: datetime, silent_after: timedelta
+    ) -> dict[str, bool]:
+        """See SimDatabase."""
+        note = super().note_silence
+        return self.both(
+            "note_silence",
+            lambda: note(leadership, leading_since, silent_after),
+            lambda: silence.note_silence(self.programs, leadership, leading_since, silent_after),
+        )
+
+    def claim_due(self, limit: int, redeliver_after: timedelta) -> list[str]:
+        """See SimDatabase."""
+        claim = super().claim_due
+        return self.both(
+            "claim_due",
+            lambda: claim(limit, redeliver_after),
+            lambda: snapshot.claim_due(self.programs, limit, redeliver_after),
+        )
+
+    def next_due_in(self) -> timedelta | None:
+        """See SimDatabase."""
+        due = super().next_due_in
+        return self.both("next_due_in", due, lambda: snapshot.next_due_in(self.programs))
+
+    def page_workspaces(self, after: str, limit: int) -> list[str]:
+        """See SimDatabase."""
+        page = super().page_workspaces
+        return self.both(
+            "page_workspaces",
+            lambda: page(after, limit),
+            lambda: snapshot.page_workspaces(self.programs, after, limit),
+        )
+
+    def read_world(self, workspace_ids: Sequence[str], leading_since: datetime) -> World:
+        """See SimDatabase."""
+        read = super().read_world
+        return self.both(
+            "read_world",
+            lambda: read(workspace_ids, leading_since),
+            lambda: snapshot.read_world(self.programs, workspace_ids, leading_since),
+        )
+
+    def record(self, plan: Plan, leadership: Leadership, now: datetime, examined: Sequence[str]) -> Recorded:
+        """See SimDatabase."""
+        record = super().record
+        return self.both(
+            "record",
+            lambda: record(plan, leadership, now, examined),
+            lambda: outbox.record(self.programs, plan, leadership, now, examined),
+        )
+
+    def park(self, workspace_id: str, reason: str, retry_at: datetime, leadership: Leadership) -> None:
+        """See SimDatabase."""
+        park = super().park
+        self.both(
+            "park",
+            lambda: park(workspace_id, reason, retry_at, leadership),
+            lambda: outbox.park(self.programs, workspace_id, reason, retry_at, leadership),
+        )
+
+
+class TwinIngest(Ingest):
+    """See Ingest; what the gateway does is done on PostgreSQL too, with the same jitter."""
+
+    def __init__(self, db: TwinDatabase, limits: Limits, seed: int, marks: Counter[str]) -> None:
+        super().__init__(db, limits, Random(f"jitter {seed}").random, marks)
+        self._twins = db
+        self._real_jitter = Random(f"jitter {seed}").random
+
+    def ingest(self, request: SyncRequest) -> Ingested:
+        """See Ingest."""
+        take_in = super().ingest
+
+        def real() -> Ingested:
+            return reports.ingest(
+                self._twins.programs, request, limits=self._limits, jitter=self._real_jitter
+            )
+
+        return self._twins.both("ingest", lambda: take_in(request), real)
+
+    def news(self, request: SyncRequest, accepted: tuple[str, ...]) -> SyncReply:
+        """See Ingest."""
+        news, db = super().news, self._twins.programs
+        in_hand = [action_id for action_id in request.in_hand if action_id not in accepted]
+
+        def real() -> SyncReply:
+            return SyncReply(
+                actions=delivery.undelivered(db, request.node_id, in_hand),
+                taken_back=delivery.taken_back(db, request.node_id, in_hand, request.ending),
+                accepted=accepted,
+                epochs=delivery.epochs_ahead(db, request.report),
+            )
+
+        open_ids = delivery.open_action_ids(db)
+        if open_ids != open_ids_of(self._twins):
+            raise Drift(f"open actions: {open_ids_of(self._twins)} in the mirror, {open_ids} in PostgreSQL")
+        return self._twins.both("news", lambda: news(request, accepted), real)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[T]):
+    value: T | None
+    lost: str = ""
+
+
+def _outcome(call: Callable[[], T]) -> _Outcome[T]:
+    try:
+        return _Outcome(call())
+    except LeadershipLost as error:
+        return _Outcome(None, str(error))
