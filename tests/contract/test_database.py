@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -48,7 +49,7 @@ from tests.sim.rows import ActionRow
 from tests.sim.twins import TwinDatabase, TwinIngest
 
 LONG = os.environ.get("CODEPODS_CHAOS") == "long"
-EXAMPLES = int(os.environ.get("EX", "25"))
+EXAMPLES = 1000 if LONG else 20
 STEPS = 60 if LONG else 40
 BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
@@ -369,6 +370,7 @@ def _facts(cpu_millis: int) -> NodeFacts:
     )
 
 
+@pytest.mark.timeout(0 if LONG else 300)
 def test_the_mirror_and_postgresql_do_the_same(sim_server: SimServer) -> None:
     """Every operation of the port, in any order and with any arguments: one answer, and one state."""
     Twins.server, Twins.compared = sim_server, Counter()

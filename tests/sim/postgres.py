@@ -66,15 +66,19 @@ class ClockedDatabase(Database):
     def __init__(self, url: str, program: Program, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self._connection: Connection = psycopg.Connection[DictRow].connect(
-            session_conninfo(url, program), row_factory=dict_row
+            session_conninfo(url, program), autocommit=True, row_factory=dict_row
         )
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """See Database; errors are not made any nicer."""
-        with self._connection.transaction():
-            self._connection.execute(f"SET LOCAL sim.now = '{self._clock().isoformat()}'")
+        self._connection.execute(f"BEGIN; SET LOCAL sim.now = '{self._clock().isoformat()}'")
+        try:
             yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Disconnect."""

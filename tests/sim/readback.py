@@ -54,9 +54,9 @@ _REAL = {
 
 def real_rows(connection: Connection) -> Rows:
     """What PostgreSQL has."""
-    return {
-        table: {row["id"]: dict(row) for row in connection.execute(query)} for table, query in _REAL.items()
-    }
+    with connection.pipeline():
+        found = {table: connection.execute(query) for table, query in _REAL.items()}
+    return {table: {row["id"]: row for row in rows} for table, rows in found.items()}
 
 
 def mirrored_rows(db: SimDatabase) -> Rows:

@@ -26,6 +26,9 @@ from tests.sim.readback import apart, difference, mirrored_rows, open_ids_of, re
 
 T = TypeVar("T")
 LINES_MAX = 8
+# After these the rows are not compared, nor after what says that it has done nothing; the next change tells.
+READS = frozenset({"read_world", "next_due_in", "page_workspaces"})
+IDLE: dict[str, object] = {"try_lead": None, "claim_due": [], "note_silence": {}, "set_desired": False}
 _ADD_POD = """
     INSERT INTO pod (id, workspace_id, user_id, name, image, desired_state)
     VALUES (%(pod)s, %(workspace)s, %(user)s, %(pod)s, 'image:1', 'stopped')
@@ -65,7 +68,8 @@ class TwinDatabase(SimDatabase):
         if expected != found:
             raise Drift(f"{name}: " + "; ".join([*apart(expected, found)][:LINES_MAX]))
         self.compared[name] += 1
-        self.check(name)
+        if name not in READS and found.value != IDLE.get(name, self):
+            self.check(name)
         if found.lost:
             raise LeadershipLost(found.lost)
         return cast("T", found.value)
