@@ -292,7 +292,7 @@ def _fail_exited(conn: Connection, known: Known, exits: Iterable[Exit], judge: J
     """Bound crash loops: a pod that exits soon after its start waits longer each time."""
     for line in exits:
         row = known.pods[line.pod.pod_id]
-        message = _exit_message(line)
+        message = exit_message(line)
         failure = None
         if not line.healthy:
             failure = next_failure(
@@ -322,7 +322,8 @@ def _fail_exited(conn: Connection, known: Known, exits: Iterable[Exit], judge: J
         )
 
 
-def _exit_message(line: Exit) -> str:
+def exit_message(line: Exit) -> str:
+    """For the user: why the pod does not run any more."""
     code = "an unknown code" if line.pod.exit_code is None else f"code {line.pod.exit_code}"
     if line.pod.oom_killed:
         return f"The container ran out of memory and exited with {code}. Give the pod more memory_mib."
