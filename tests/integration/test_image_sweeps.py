@@ -12,15 +12,15 @@ from tests.support.control import Control
 from tests.support.scripted_node import IMAGE_ID
 from tests.support.stored_images import store_image
 
+KEEP_ONE = Limits(archives_kept=1)
 STRANGER = "archives/pod/p-nobodyknows1/1-1/manifest.json"
 
 
 @pytest.fixture
 def installation(control: Control, tmp_path: Path) -> Installation:
-    """With a pod that was put away twice; its first archive is retired."""
+    """With a pod that was put away twice."""
     installation = Installation(control, tmp_path / "store")
     installation.put_away(2)
-    installation.attend(Limits(archives_kept=1))
     return installation
 
 
@@ -47,10 +47,12 @@ def many_looks(installation: Installation) -> None:
 
 
 def test_the_image_of_retired_archives_goes_in_its_time(installation: Installation) -> None:
-    """Not while one of them may still be read by an export that has begun, nor at the first look."""
-    old = of_another_image(installation, "target_kind = 'pod' AND retired_at IS NOT NULL")
-    for days in (2, 2):
-        installation.older(timedelta(days=days))
+    """Not at the first look, nor while an export that has begun may still read the archive."""
+    old = of_another_image(installation, "target_kind = 'pod' AND number = 1")
+    installation.older(timedelta(days=10))
+    installation.attend(KEEP_ONE)
+    for _ in range(2):
+        installation.older(timedelta(hours=30))
         installation.attend()
         assert read_image(installation.store, old) is not None
     many_looks(installation)
@@ -72,6 +74,7 @@ def test_objects_of_a_pod_that_nobody_knows_are_told_left_and_stop_the_clearing_
     installation: Installation,
 ) -> None:
     """Absence is never an order to delete (LAW 9); once somebody has removed them, it goes on."""
+    installation.attend(KEEP_ONE)
     old = of_another_image(installation, "target_kind = 'pod' AND retired_at IS NOT NULL")
     installation.store.put_manifest(STRANGER, b"{}")
     many_looks(installation)
