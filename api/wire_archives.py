@@ -7,7 +7,7 @@ from pydantic import Field
 
 from api.values import BIGINT_MAX, JsonNumber
 from api.wire import Alarm, Pod, Query, Reply, Request
-from state.model import ExportForm, ExportWhat, What
+from state.model import ExportForm, ExportWhat, ImportForm, What
 
 ArchiveNumber = Annotated[int, Field(strict=False, ge=1, le=BIGINT_MAX), JsonNumber]
 
@@ -43,10 +43,21 @@ class DownloadQuery(Query):
     )
 
 
+class ImportQuery(Query):
+    """What is sent."""
+
+    format: ImportForm = Field(
+        default=ImportForm.TAR,
+        strict=False,
+        description="`tar`: the user's files; `oci`: an image of a pod, made of an image that is kept here.",
+    )
+
+
 class Imported(Reply):
-    """What was sent is an archive of the user's files now. Nothing uses it until it is gone back to."""
+    """What was sent is an archive now. Nothing uses it until it is gone back to, by `number` and `what`."""
 
     number: int
+    what: What
 
 
 class Generation(Reply):

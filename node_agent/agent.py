@@ -24,7 +24,7 @@ from node_agent.facts import find_facts, store_facts, unknown_facts
 from node_agent.fencer import CONTACT, Fencer
 from node_agent.freezer import FROZEN, Freezer
 from node_agent.gateway_client import Gateway, GatewayError
-from node_agent.imports import IMPORT, import_handler
+from node_agent.imports import IMPORT, IMPORT_IMAGE, import_handler, import_image_handler
 from node_agent.pace import Pace
 from node_agent.parts import Parts
 from node_agent.removal import sweep_all
@@ -70,6 +70,7 @@ class Agent:
                 **copy_handlers(parts),
                 EXPORT: export_handler(gateway),
                 IMPORT: import_handler(gateway, parts),
+                IMPORT_IMAGE: import_image_handler(gateway, parts),
             },
             at_once_max=settings.chores_at_once,
             bytes_per_s_max=settings.chore_bytes_per_s,

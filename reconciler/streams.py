@@ -4,7 +4,7 @@ Who shows a stream's key is the API; who shows a node's token is the node that h
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from state.database import Database
 from state.nodes import authenticate_node
-from state.streams import EXPORT, IMPORT, has_chore, has_key
+from state.streams import EXPORT, IMPORTS, has_chore, has_key
 
 CHUNKS_MAX = 8
 STREAMS_MAX = 50
@@ -26,6 +26,7 @@ BEGIN_TIMEOUT_S = 300.0
 STALL_TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.5
 KEY_HEADER = "X-Stream-Key"
+_EXPORTS, _IMPORTS = frozenset({EXPORT}), frozenset(IMPORTS.values())
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -98,7 +99,7 @@ class Streams:
     async def read(self, request: Request) -> Response:
         """`GET /v1/streams/{chore_id}`: begins when the sender does."""
         chore_id = str(request.path_params["chore_id"])
-        await self._check(request, chore_id, by_key=EXPORT, by_node=IMPORT)
+        await self._check(request, chore_id, by_key=_EXPORTS, by_node=_IMPORTS)
         if chore_id in self._open or len(self._open) >= STREAMS_MAX:
             raise StreamRefused(429, "too_many_streams", "It is read already, or too many others are.")
         stream = self._open[chore_id] = _Stream()
@@ -116,7 +117,9 @@ class Streams:
         finally:
             self._open.pop(chore_id, None)
 
-    async def _check(self, request: Request, chore_id: str, *, by_key: str, by_node: str) -> None:
+    async def _check(
+        self, request: Request, chore_id: str, *, by_key: Collection[str], by_node: Collection[str]
+    ) -> None:
         """Raises StreamRefused unless it is the API with the key, or the node that has the chore."""
         if KEY_HEADER in request.headers:
             key = request.headers[KEY_HEADER]
@@ -134,7 +137,7 @@ class Streams:
     async def send(self, request: Request) -> Response:
         """`PUT /v1/streams/{chore_id}`: answered when the reader has it all."""
         chore_id = str(request.path_params["chore_id"])
-        await self._check(request, chore_id, by_key=IMPORT, by_node=EXPORT)
+        await self._check(request, chore_id, by_key=_IMPORTS, by_node=_EXPORTS)
         patience_s = NODE_TIMEOUT_S if KEY_HEADER in request.headers else MEET_TIMEOUT_S
         stream = await self._meet(chore_id, patience_s)
         try:

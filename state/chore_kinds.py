@@ -10,7 +10,7 @@ from state.compactions import COMPACT, COMPACT_APPLIES
 from state.copies import COPY_APPLIES
 from state.image_sweeps import SURVEY, SURVEY_APPLIES, SWEEP_IMAGES, SWEEP_IMAGES_APPLIES
 from state.scrubs import SCRUB, SCRUB_APPLIES
-from state.streams import EXPORT, IMPORT, IMPORT_APPLIES
+from state.streams import EXPORT, IMPORT, IMPORT_APPLIES, IMPORT_IMAGE, IMPORT_IMAGE_APPLIES
 from state.sweeps import SWEEP, SWEEP_APPLIES, TIDY, TIDY_APPLIES
 
 APPLIES: Mapping[str, Applies] = {
@@ -24,4 +24,5 @@ APPLIES: Mapping[str, Applies] = {
     # Whoever asked is told at once; nobody else has to look.
     EXPORT: Applies(failed=nothing_to_do),
     IMPORT: IMPORT_APPLIES,
+    IMPORT_IMAGE: IMPORT_IMAGE_APPLIES,
 }

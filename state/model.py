@@ -114,6 +114,13 @@ class ExportForm(StrEnum):
     OCI = "oci"
 
 
+class ImportForm(StrEnum):
+    """What is sent: a tar of the user's files, or an OCI image of a pod."""
+
+    TAR = "tar"
+    OCI = "oci"
+
+
 class ExportWhat(StrEnum):
     """What is downloaded: the user's files, what is installed in the pod, or both."""
 

@@ -6,7 +6,7 @@ The API makes the chore and reads at the gateway, a node does it and sends there
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,14 +15,16 @@ from psycopg.types.json import Jsonb
 
 from state.chores import Applies, ChoreRow, make_chore, nothing_to_do
 from state.copies import keep_aside
-from state.copy_wire import CopyMade
+from state.copy_wire import CopyMade, CopyResult
 from state.database import Connection, Database
 from state.generations import ArchiveDamaged, ArchiveNotFound
-from state.model import ExportForm, ExportWhat, TargetKind
+from state.model import ExportForm, ExportWhat, ImportForm
 from state.pods import PodNotFound
 
 EXPORT = "export"
 IMPORT = "import_files"
+IMPORT_IMAGE = "import_image"
+IMPORTS = {ImportForm.TAR: IMPORT, ImportForm.OCI: IMPORT_IMAGE}
 _KEY_BYTES = 32
 
 _POD = "SELECT id, workspace_id, archive_id FROM pod WHERE id = %s"
@@ -49,14 +51,15 @@ _OF_THE_SAME_MOMENT = """
               abs(extract(epoch FROM a.committed_at - %(at)s)) LIMIT 1
 """
 _WORKSPACE = """
-    SELECT w.id, w.user_id, w.epoch FROM workspace w JOIN pod p ON p.workspace_id = w.id WHERE p.id = %s
+    SELECT w.id, w.user_id, w.epoch, p.image_id FROM workspace w JOIN pod p ON p.workspace_id = w.id
+     WHERE p.id = %s
 """
 _LOCK = "SELECT 1 FROM workspace WHERE id = %s FOR NO KEY UPDATE"
 _GIVEN = """
-    SELECT 1 FROM chore WHERE id = %(id)s::uuid AND kind = %(kind)s AND state = 'given' AND node_id = %(node)s
-       AND attempt = %(attempt)s
+    SELECT 1 FROM chore WHERE id = %(id)s::uuid AND kind = ANY(%(kinds)s) AND state = 'given'
+       AND node_id = %(node)s AND attempt = %(attempt)s
 """
-_KEY = "SELECT request ->> 'key_sha256' AS digest FROM chore WHERE id = %s::uuid AND kind = %s"
+_KEY = "SELECT request ->> 'key_sha256' AS digest FROM chore WHERE id = %s::uuid AND kind = ANY(%s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,11 @@ def ask_export(
     return Export(chore_id, key, rows[0]["number"], rows[0]["committed_at"])
 
 
-def ask_import(db: Database, pod_id: str, *, actor: str) -> Import:
-    """Make the chore that makes files of the user's own an archive. Raises PodNotFound."""
+def ask_import(db: Database, pod_id: str, form: ImportForm, *, actor: str) -> Import:
+    """Make the chore that makes what is sent an archive of the user's files, or of the pod too.
+
+    Raises PodNotFound.
+    """
     key = secrets.token_hex(_KEY_BYTES)
     with db.transaction() as connection:
         workspace = connection.execute(_WORKSPACE, (pod_id,)).fetchone()
@@ -112,38 +118,51 @@ def ask_import(db: Database, pod_id: str, *, actor: str) -> Import:
             "workspace_id": workspace["id"],
             "user_id": workspace["user_id"],
             "epoch": workspace["epoch"],
+            "pod_id": pod_id,
+            "image_id": workspace["image_id"],
         }
         subject = f"{pod_id} {secrets.token_hex(8)}"
         of_what = {"pod_id": pod_id, "workspace_id": workspace["id"]}
-        chore_id, _ = make_chore(connection, IMPORT, subject, request, made_by=actor, **of_what)
+        chore_id, _ = make_chore(connection, IMPORTS[form], subject, request, made_by=actor, **of_what)
     return Import(chore_id, key)
 
 
-def imported(connection: Connection, chore: ChoreRow, told: Mapping[str, Any]) -> None:
-    """Keep what was imported as an archive that nothing points at: going back to it is a step of its own."""
-    copy, request = CopyMade.model_validate(told), chore["request"]
-    if (copy.kind, copy.target_id) != (TargetKind.WORKSPACE, request["workspace_id"]):
-        raise ValueError("the node has imported something else")
+def _imported(connection: Connection, chore: ChoreRow, told: Mapping[str, Any]) -> None:
+    _keep(connection, chore, (CopyMade.model_validate(told),), {"workspace"})
+
+
+def _image_imported(connection: Connection, chore: ChoreRow, told: Mapping[str, Any]) -> None:
+    _keep(connection, chore, CopyResult.model_validate(told).made, {"pod", "workspace"})
+
+
+def _keep(
+    connection: Connection, chore: ChoreRow, copies: Sequence[CopyMade], allowed: Collection[str]
+) -> None:
+    """Keep what was imported as archives that nothing points at: going back to them is a step of its own."""
+    request, kept = chore["request"], {}
     connection.execute(_LOCK, (request["workspace_id"],))
-    number = keep_aside(connection, chore["node_id"], request["epoch"], copy)
-    kept = Jsonb({"number": number})
-    connection.execute("UPDATE chore SET progress = %s WHERE id = %s", (kept, chore["id"]))
+    for copy in copies:
+        if copy.kind not in allowed or copy.target_id != request[f"{copy.kind}_id"]:
+            raise ValueError("the node has imported something else")
+        kept[str(copy.kind)] = keep_aside(connection, chore["node_id"], request["epoch"], copy)
+    connection.execute("UPDATE chore SET progress = %s WHERE id = %s", (Jsonb(kept), chore["id"]))
 
 
-IMPORT_APPLIES = Applies(done=imported, failed=nothing_to_do)
+IMPORT_APPLIES = Applies(done=_imported, failed=nothing_to_do)
+IMPORT_IMAGE_APPLIES = Applies(done=_image_imported, failed=nothing_to_do)
 
 
-def has_chore(db: Database, kind: str, chore_id: str, attempt: int, node_id: str) -> bool:
+def has_chore(db: Database, kinds: Collection[str], chore_id: str, attempt: int, node_id: str) -> bool:
     """Whether the node has this giving-out of the chore now."""
-    arguments = {"id": chore_id, "kind": kind, "attempt": attempt, "node": node_id}
+    arguments = {"id": chore_id, "kinds": list(kinds), "attempt": attempt, "node": node_id}
     with db.transaction() as connection:
         return connection.execute(_GIVEN, arguments).fetchone() is not None
 
 
-def has_key(db: Database, kind: str, chore_id: str, key: str) -> bool:
+def has_key(db: Database, kinds: Collection[str], chore_id: str, key: str) -> bool:
     """Whether the key is the one that was given out with the chore."""
     with db.transaction() as connection:
-        row = connection.execute(_KEY, (chore_id, kind)).fetchone()
+        row = connection.execute(_KEY, (chore_id, list(kinds))).fetchone()
     digest = hashlib.sha256(key.encode()).hexdigest()
     return row is not None and hmac.compare_digest(row["digest"] or "", digest)
 

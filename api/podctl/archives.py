@@ -13,10 +13,10 @@ from rich.console import Console
 
 from api import wire, wire_archives
 from api.podctl import show, waiting
-from api.podctl.client import connect
-from api.podctl.failing import told
-from api.podctl.pods import find_pod
-from state.model import ExportForm, ExportWhat, What
+from api.podctl.client import Client, connect
+from api.podctl.failing import Failed, told
+from api.podctl.pods import PODS_OF_USER_MAX, find_pod
+from state.model import ExportForm, ExportWhat, ImportForm, What
 
 _CHUNK_BYTES = 1 << 18
 
@@ -51,9 +51,7 @@ def restore(
         client = connect()
         found = client.restore(find_pod(client, pod), at, what)
         if wait:
-            with waiting.shown(Console(stderr=True)) as progress:
-                patience = waiting.Patience(timeout)
-                found = waiting.wait_settled(client, found.pod_id, patience, progress)
+            found = _settled(client, found.pod_id, timeout)
         show.as_json(found) if json else show.state(found)
 
 
@@ -101,21 +99,55 @@ def download(
 def import_(
     pod: Pod,
     source: Annotated[
-        Path, typer.Argument(help="A folder, or a tar (plain, gzip, zstd, xz); - for standard input.")
+        Path,
+        typer.Argument(help="A folder, a tar (plain, gzip, zstd, xz), or an image; - for standard input."),
     ],
+    form: Annotated[
+        ImportForm, typer.Option("--format", help="A tar of files, or an OCI image of a pod.")
+    ] = ImportForm.TAR,
+    new: Annotated[
+        bool, typer.Option("--new", help="Make the pod USER/NAME of it, and wait until it is there.")
+    ] = False,
+    lab: Annotated[str | None, typer.Option(help="With --new: the pod's lab.")] = None,
+    timeout: Annotated[float, typer.Option(min=0, max=86_400, help="How long --new waits, seconds.")] = 300.0,
     json: Json = False,
 ) -> None:
-    """Make an archive of the user's files from a folder or a tar. `restore` takes it into use."""
+    """Make an archive of a folder, a tar or an image. `restore` takes it into use."""
+    if lab is not None and not new:
+        raise typer.BadParameter("--lab goes with --new")
     with told(as_json=json):
         client = connect()
-        pod_id = find_pod(client, pod)
+        pod_id = _made(client, pod, lab, timeout) if new else find_pod(client, pod)
         with _tar_of(source) as chunks:
-            found = client.import_files(pod_id, chunks)
+            found = client.import_files(pod_id, chunks, form)
+        if new:
+            client.restore(pod_id, found.number, found.what)
+            _settled(client, pod_id, timeout)
         if json:
             show.as_json(found)
         else:
             show.line(f"Archive {found.number}.")
-            show.line(f"To use it: podctl restore {pod} --what workspace --at {found.number}")
+        if not new and not json:
+            show.line(f"To use it: podctl restore {pod} --what {found.what} --at {found.number}")
+
+
+def _made(client: Client, ref: str, lab: str | None, timeout_s: float) -> str:
+    """A new pod's id, once it runs. Raises a usage error, `Failed` where there is one of this name."""
+    user, separator, name = ref.rpartition("/")
+    if not separator:
+        raise typer.BadParameter("with --new the pod is USER/NAME", param_hint="POD")
+    if any(one.name == name and one.desired != "deleted" for one in client.pods(user, PODS_OF_USER_MAX)):
+        raise Failed(
+            "pod_differs", f"{user} has a pod named {name}.", "Leave out --new, or take another name."
+        )
+    made = client.create({"user": user, "name": name, **({"lab": lab} if lab else {})})
+    _settled(client, made.pod_id, timeout_s)
+    return made.pod_id
+
+
+def _settled(client: Client, pod_id: str, timeout_s: float) -> wire.Pod:
+    with waiting.shown(Console(stderr=True)) as progress:
+        return waiting.wait_settled(client, pod_id, waiting.Patience(timeout_s), progress)
 
 
 @contextmanager

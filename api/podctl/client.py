@@ -134,13 +134,14 @@ class Client:
         path = f"{_pod(pod_id)}/ports/{port}"
         return self._call(wire_ports.Port, "PUT", path, json={"visibility": visibility})
 
-    def import_files(self, pod_id: str, chunks: Iterable[bytes]) -> wire_archives.Imported:
-        """Send a tar; the number of the archive that it became."""
+    def import_files(self, pod_id: str, chunks: Iterable[bytes], form: str) -> wire_archives.Imported:
+        """Send a tar or an image; which archive it became."""
         timeout = httpx.Timeout(TIMEOUT_S, read=IMPORT_TIMEOUT_S, write=DOWNLOAD_TIMEOUT_S)
         try:
             answer = self._http.post(
                 f"{_pod(pod_id)}:import",
                 content=chunks,
+                params={"format": form},
                 headers={"Content-Type": "application/x-tar"},
                 timeout=timeout,
             )

@@ -50,7 +50,7 @@ def import_tree(
     """
     lost = Lost()
     try:
-        _unpack(_cleaned(decompressed(chunks), lost), scratch)
+        unpack(_cleaned(decompressed(chunks), lost), scratch)
     except (tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
         raise ImportRefused(f"What was sent is not a tar that can be read: {error}.") from error
     return write_archive(store, replace(request, notices=tuple(lost.sentences())), scratch)
@@ -124,7 +124,8 @@ def _inside(name: str) -> str:
     return "." if path == PurePosixPath() else f"./{path}"
 
 
-def _unpack(tar_bytes: Iterator[bytes], scratch: Path) -> None:
+def unpack(tar_bytes: Iterator[bytes], scratch: Path) -> None:
+    """Into an empty folder, confined. Raises ImportRefused."""
     with TarProcess(confined_argv(scratch.absolute(), extract_argv(TREE)), extracts=True) as tar:
         gathered = Gathered(tar.feed)
         for piece in tar_bytes:

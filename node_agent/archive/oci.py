@@ -6,6 +6,7 @@ reads it as well (also an old one, by the `manifest.json` of its own), and so do
 
 import hashlib
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 NOT_KEPT = "io.codepods.not-kept"
 WORKSPACES = "workspaces"
+# What the changes' layer says in the image's history: so that an import knows its own.
+MADE_BY = "codepods: archive "
 # In a layer, a name that begins so is not a file: it says that one is deleted.
 _DELETED = ".wh."
+_MARK_LIKE = re.compile(r"_*\.wh\.")
 _OVERLAY_MARKS = "SCHILY.xattr.trusted.overlay."
 
 
@@ -127,17 +131,18 @@ def _deleted(folder: str, name: str, lost: Lost) -> Iterator[bytes]:
 
 
 def _escaped(name: str, lost: Lost) -> str:
-    """Each part that a layer would take for a mark gets an underscore in front."""
-    if not any(part.startswith(_DELETED) for part in name.split("/")):
+    """Each part that a layer would take for a mark gets an underscore in front; and so do those that look as
+    if they had one already, so that an import can take it off again."""
+    if not any(_MARK_LIKE.match(part) for part in name.split("/")):
         return name
     lost.add(f"names that begin with {_DELETED}, written with an underscore in front", name)
-    return "/".join(f"_{part}" if part.startswith(_DELETED) else part for part in name.split("/"))
+    return "/".join(f"_{part}" if _MARK_LIKE.match(part) else part for part in name.split("/"))
 
 
 def _config(image: ImageManifest, pod: Manifest, changes: _Blob) -> bytes:
     config: dict[str, Any] = json.loads(image.config)
     config["rootfs"]["diff_ids"].append(changes.digest)
-    said = f"codepods: archive {pod.number} of {pod.target_id}"
+    said = f"{MADE_BY}{pod.number} of {pod.target_id}"
     config.setdefault("history", []).append({"created": pod.created_at.isoformat(), "created_by": said})
     config["created"] = pod.created_at.isoformat()
     return _json(config)
