@@ -5,6 +5,7 @@ from tests.mutants.runner import Mutant
 _SWEEP = "tests/property/test_sweep_laws.py"
 _IMAGES = "tests/property/test_image_sweep_laws.py"
 _SWEPT = "tests/integration/test_image_sweeps.py"
+_INCOMING = "tests/integration/test_archive_oci_incoming.py"
 _KEPT = "tests/property/test_retention_laws.py"
 _BACK = "tests/integration/test_generations.py"
 _CHORES = "tests/integration/test_chores.py"
@@ -89,6 +90,22 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "       AND (a.retired_at IS NULL OR a.retired_at > now() - %(age)s\n",
         "       AND (a.retired_at IS NULL\n",
         (f"{_SWEPT}::test_the_image_of_retired_archives_goes_in_its_time",),
+    ),
+    Mutant(
+        "a stranger's layer may redirect the kernel",
+        "LAW 17",
+        "node_agent/archive/oci_incoming.py",
+        'if key.startswith("SCHILY.xattr.trusted.")}',
+        'if key.startswith("SCHILY.xattr.trusted.none")}',
+        (f"{_INCOMING}::test_a_strangers_layer_says_nothing_to_the_kernel",),
+    ),
+    Mutant(
+        "what an image replaces is merged with the pod's image",
+        "exactness",
+        "node_agent/archive/oci_incoming.py",
+        "if info.isdir() and (name in layer.opaque or name in layer.deleted):",
+        "if False:",
+        (f"{_INCOMING}::test_what_was_exported_comes_back_as_it_was",),
     ),
     Mutant(
         "what somebody goes back to is retired",
