@@ -9,12 +9,15 @@ from typing import ParamSpec, TypeVar
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from api.pace import Pace
 from api.problems import ProblemError
 from api.settings import ApiSettings
 from api.waiting import Waiters
 from state.database import Database, DatabaseUnavailable
 
 QUEUE_TIMEOUT_S = 5.0
+# A class that begins, or a list that is gone through, comes in one go.
+BURST_S = 10.0
 
 log = structlog.get_logger()
 
@@ -32,6 +35,7 @@ class Deps:
     connections: asyncio.Semaphore
     threads: CapacityLimiter
     downloads: asyncio.Semaphore
+    pace: Pace
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function of `state` on a thread, as many at a time as there are connections.
@@ -63,4 +67,5 @@ def make_deps(db: Database, settings: ApiSettings) -> Deps:
         connections=asyncio.Semaphore(settings.database_connections_max),
         threads=CapacityLimiter(settings.database_connections_max),
         downloads=asyncio.Semaphore(settings.downloads_max),
+        pace=Pace(settings.requests_per_s_max, BURST_S),
     )

@@ -55,7 +55,13 @@ async def _authorize(operation: AnyOperation, deps: Deps, request: HttpRequest) 
     """The name of whoever asks, when they may."""
     if not operation.scopes:
         return "anybody"
-    token = await deps.run(tokens.authenticate, deps.db, _bearer(request))
+    bearer = _bearer(request)
+    # Before the database is asked: what is refused must cost nothing there.
+    wait_s = deps.pace.wait_s(bearer, time.monotonic())
+    if wait_s > 0:
+        detail = f"It may ask {deps.settings.requests_per_s_max} times a second."
+        raise ProblemError("too_many_requests", detail)
+    token = await deps.run(tokens.authenticate, deps.db, bearer)
     if token is None:
         raise _refused("token_refused", "The token is unknown here, or was revoked.")
     request.state.actor = actor = f"api:{token.name}"

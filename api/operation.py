@@ -18,7 +18,7 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 _BODY_CODES = ("malformed_json", "body_too_slow", "body_too_large", "media_type_refused")
 _FIELD_CODES = ("unknown_field", "invalid_field")
-_TOKEN_CODES = ("token_missing", "token_refused", "scope_refused")
+_TOKEN_CODES = ("token_missing", "token_refused", "scope_refused", "too_many_requests")
 _VISIT_CODES = ("token_missing", "token_refused", "keyring_unavailable")
 
 

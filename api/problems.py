@@ -104,6 +104,12 @@ KINDS: Mapping[str, Kind] = {
         "It cannot be kept until then",
         "Give one of `seconds` and `until`, within what the installation allows.",
     ),
+    "too_many_requests": Kind(
+        429,
+        "The token asks too often",
+        "Wait as long as `Retry-After` says; ask for lists, or wait in the API (`wait_s`), not in a loop.",
+        1,
+    ),
     "too_many_waiting": Kind(
         429,
         "Too many requests are waiting for pods",

@@ -64,6 +64,12 @@ class ApiSettings(BaseSettings):
         le=100,
         description="Connections to the database, and requests that use it at a time.",
     )
+    requests_per_s_max: int = Field(
+        default=200,
+        ge=1,
+        le=100_000,
+        description="Requests a second of one token; more get a 429.",
+    )
     waiting_requests_max: int = Field(
         default=500,
         ge=1,

@@ -68,7 +68,7 @@ IDE_CONNECTIONS = 4
 SOCKETS_WARM = 50
 SOCKETS_HELD = 50
 # What a worker needs besides two for each socket: listeners, logs, kept answers, connections that open.
-FILES_BESIDES = 1600
+FILES_BESIDES = 200
 # nginx's old worker is told to end some time after the new one has started.
 RELOAD_SETTLES_S = 1.0
 
