@@ -101,7 +101,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "the gate lets everybody in",
         "LAW 17",
         "nginx_njs/nginx.conf.template",
-        "            # Any answer but 2xx refuses, none too.\n            auth_request /_codepods_gate;",
+        "            # Any answer but 2xx refuses, none too.\n            auth_request {{ gate }};",
         "",
         (_DEFENCE,),
     ),
@@ -160,6 +160,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "visit.issued_at <= before.get(subject, -1)",
         "visit.issued_at >= before.get(subject, -1)",
         ("tests/integration/test_proxy_revocation.py", _GATE),
+    ),
+    Mutant(
+        "a download goes on after a revocation",
+        "LAW 17",
+        "nginx_njs/nginx.conf.template",
+        "if ($may_last) { rewrite ^ /_codepods_stream last; }",
+        "",
+        ("tests/integration/test_proxy_revocation.py::test_a_download_under_way_is_cut_and_nobody_elses",),
     ),
     Mutant(
         "pages from elsewhere open sockets",
