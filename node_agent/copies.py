@@ -20,6 +20,8 @@ from node_agent.ways import Way
 from state.chore_wire import Chore, Payload
 from state.copy_wire import (
     CHECKPOINT,
+    COPY_ATTEMPTS,
+    COPY_ATTEMPTS_FROM,
     RECOVER_COPY,
     CopyMade,
     CopyRequest,
@@ -30,10 +32,6 @@ from state.copy_wire import (
 from state.model import TargetKind
 from state.wire import Action, ArchiveMade, ArchivePod, ArchiveWorkspace
 
-# Attempts are part of store keys (LAW 5). Those of steps count from 1; those of copies are drawn from here
-# on, by the chore's id, so that none of them ever meets another's. Both fit the database's integer.
-ATTEMPTS_FROM = 10**9
-ATTEMPTS = 10**9
 SOURCE_CHANGED = "source_changed"
 
 
@@ -64,9 +62,10 @@ def _copy(copier: "_Copier", context: ChoreContext) -> Payload:
 
 
 def _attempt(chore: Chore, number: int) -> int:
-    """One for each target of each giving-out, twice: read as it runs, and paused."""
+    """One for each target of each giving-out, twice: read as it runs, and paused. Drawn by the chore's id, so
+    that none ever meets another's."""
     drawn = UUID(chore.id).int + 1000 * chore.attempt + 2 * number
-    return ATTEMPTS_FROM + drawn % ATTEMPTS
+    return COPY_ATTEMPTS_FROM + drawn % COPY_ATTEMPTS
 
 
 class _Copier:

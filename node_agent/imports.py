@@ -22,15 +22,12 @@ from node_agent.gateway_client import Gateway, GatewayError
 from node_agent.host import disk_errors
 from node_agent.parts import Parts
 from state.chore_wire import Chore, Payload
-from state.copy_wire import CopyMade, CopyResult
+from state.copy_wire import IMPORT_ATTEMPTS, IMPORT_ATTEMPTS_FROM, CopyMade, CopyResult
 from state.model import TargetKind
 from state.wire import ArchiveMade, Identifier
 
 IMPORT = "import_files"
 IMPORT_IMAGE = "import_image"
-# Attempts are part of store keys (LAW 5): drawn above those of steps and of copies, each once.
-ATTEMPTS_FROM = 2 * 10**9
-ATTEMPTS = 10**8
 METHOD = "imported"
 
 
@@ -133,7 +130,7 @@ def _request(asked: _Asked, chore: Chore, kind: TargetKind, target_id: str) -> A
         target_id=target_id,
         user_id=asked.user_id,
         epoch=asked.epoch,
-        attempt=ATTEMPTS_FROM + (UUID(chore.id).int + chore.attempt) % ATTEMPTS,
+        attempt=IMPORT_ATTEMPTS_FROM + (UUID(chore.id).int + chore.attempt) % IMPORT_ATTEMPTS,
         number=0,
         created_at=datetime.now(UTC),
         fingerprint={METHOD: f"{chore.id}-{chore.attempt}"},

@@ -22,6 +22,7 @@ from node_agent.archive.manifest import MANIFEST_BYTES_MAX, MANIFEST_NAME
 from node_agent.chores import ChoreContext, ChoreError
 from node_agent.store import Store, StoredEntry, StoreNotFound
 from state.chore_wire import Payload
+from state.copy_wire import IMPORT_ATTEMPTS_FROM
 from state.model import TargetKind
 
 # Which installation's database this store goes with.
@@ -254,7 +255,7 @@ def _check_share(request: SweepRequest, seen: _Seen, doomed: Iterable[StoredEntr
             code="too_much",
             permanent=True,
         )
-    whole = any(key.endswith(f"/{MANIFEST_NAME}") for key in seen.entries)
+    whole = any(key.endswith(f"/{MANIFEST_NAME}") and not _is_imported(key) for key in seen.entries)
     if going and not request.kept and whole:
         raise ChoreError(
             f"The store has whole archives of {request.kind} {request.target_id}, and the database says that "
@@ -262,6 +263,12 @@ def _check_share(request: SweepRequest, seen: _Seen, doomed: Iterable[StoredEntr
             code="none_kept",
             permanent=True,
         )
+
+
+def _is_imported(key: str) -> bool:
+    """Of an import whose sender was never told that it was done: nobody counts on it."""
+    _, _, attempt = key.split("/")[-2].partition("-")
+    return attempt.isdigit() and int(attempt) >= IMPORT_ATTEMPTS_FROM
 
 
 def _delete(context: ChoreContext, doomed: list[StoredEntry], began_s: float) -> Iterator[str]:

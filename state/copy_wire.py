@@ -9,6 +9,12 @@ from state.wire import ArchiveMade, ArchiveSource, Identifier, Wire
 
 CHECKPOINT = "checkpoint"
 RECOVER_COPY = "recover_copy"
+# Attempts are part of store keys (LAW 5), which the kinds of writers share: those of steps count from 1,
+# those of copies and of imports are drawn from here on. All fit the database's integer.
+COPY_ATTEMPTS_FROM = 10**9
+COPY_ATTEMPTS = 10**9
+IMPORT_ATTEMPTS_FROM = 2 * 10**9
+IMPORT_ATTEMPTS = 10**8
 
 
 class CopyTarget(Wire):

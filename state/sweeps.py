@@ -24,6 +24,8 @@ PARKED = "sweep_parked"
 UNKNOWN = "archive_unknown"
 # A sweep whose chore came to nothing is made again after this long.
 RETRY = timedelta(days=1)
+# How much longer than a day ago a chore of yesterday may have been made.
+BROKEN_MORE = timedelta(days=1)
 
 _STORE_ID = "SELECT store_id FROM installation"
 _DUE = """
@@ -71,6 +73,23 @@ _SOME_TIME = """
     UPDATE store_target SET sweep_at = coalesce(sweep_at, now() + %(age)s)
      WHERE kind = %(kind)s AND id = %(id)s
 """
+# Imports and copies write as chores, and leave no action behind: what of theirs came to nothing, or was given
+# out twice, may have left objects of a target that nothing else makes anybody look at.
+_BROKEN_WRITERS = """
+    WITH broken AS (
+        SELECT pod_id, workspace_id, request FROM chore
+         WHERE kind IN ('import_files', 'import_image', 'checkpoint', 'recover_copy')
+           AND created_at > now() - %(lately)s AND (state IN ('failed', 'cancelled') OR attempt > 1))
+    INSERT INTO store_target AS t (kind, id, sweep_at)
+    SELECT kind, id, now() + %(age)s FROM (
+        SELECT 'pod' AS kind, pod_id AS id FROM broken
+         UNION SELECT 'workspace', workspace_id FROM broken
+         UNION SELECT one ->> 'kind', one ->> 'target_id'
+                 FROM broken CROSS JOIN LATERAL jsonb_array_elements(request -> 'targets') AS one
+                WHERE jsonb_typeof(request -> 'targets') = 'array') AS written
+     WHERE id IS NOT NULL
+        ON CONFLICT (kind, id) DO UPDATE SET sweep_at = coalesce(t.sweep_at, excluded.sweep_at)
+"""
 _TIDIED = "SELECT 1 FROM chore WHERE kind = 'tidy' AND created_at > now() - %(every)s LIMIT 1"
 _STALE = """
     UPDATE chore SET state = 'cancelled', finished_at = now(),
@@ -105,9 +124,13 @@ def make_due_sweeps(connection: Connection, limits: Limits, limit: int) -> int:
 
 
 def make_tidy(connection: Connection, limits: Limits, every: timedelta) -> bool:
-    """Make the chore that drops unfinished uploads, once in `every`. The first one also claims the store."""
+    """Make the chore that drops unfinished uploads, once in `every`. The first one also claims the store.
+
+    And have those targets looked at whose imports or copies came to nothing.
+    """
     if connection.execute(_TIDIED, {"every": every}).fetchone() is not None:
         return False
+    connection.execute(_BROKEN_WRITERS, {"lately": every + BROKEN_MORE, "age": limits.sweep_age})
     request = {"store_id": store_id(connection), "min_age_s": limits.sweep_age.total_seconds()}
     return make_chore(connection, TIDY, "store", request, made_by="clock")[1]
 

@@ -8,16 +8,20 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from node_agent.archive.image_store import ImageManifest, Layer, image_key
 from node_agent.directory_store import DirectoryStore
+from state import chores, streams
 from state.database import Database
+from state.generations import list_generations
+from state.model import ImportForm
 from tests.integration.test_archive_oci_incoming import tar_of
 from tests.integration.test_downloads import podctl
 from tests.support.api_server import ApiServer
 from tests.support.docker_node import pod_image
-from tests.support.site import Site, two_nodes
+from tests.support.site import Site, two_nodes, until
 
 
 @pytest.fixture
@@ -72,8 +76,32 @@ def owned(info: tarfile.TarInfo) -> None:
         info.uid = info.gid = 1000
 
 
+def scratched(site: Site) -> list[Path]:
+    """What lies in the nodes' scratch folders."""
+    return [path for agent in site.agents for path in agent.node.settings.data_dir.glob("scratch/*")]
+
+
+def cut_in_the_middle(site: Site, pod_id: str) -> None:
+    """The node is killed when all was received and unpacked: nothing of it stays, or is known."""
+    before = len(list_generations(site.db, pod_id))
+    for agent in site.agents:
+        agent.kill()
+        agent.start(failpoints="store.writer.commit.before:1=crash")
+    asked = streams.ask_import(site.db, pod_id, ImportForm.TAR, actor="test")
+    url, key = f"{site.reconciler.url}/v1/streams/{asked.chore_id}", {"X-Stream-Key": asked.key}
+    httpx.put(url, headers=key, content=tar_of({"file": b"mine"}), timeout=60)
+    until(lambda: any(agent.has_died() for agent in site.agents))
+    assert len(scratched(site)) == 1
+    chores.cancel_chore(site.db, asked.chore_id, actor="test", reason="whoever sent it has gone")
+    for agent in site.agents:
+        agent.kill()
+        agent.start()
+    until(lambda: scratched(site) == [])
+    assert len(list_generations(site.db, pod_id)) == before
+
+
 def test_an_image_becomes_a_new_pod(site: Site, server: ApiServer, tmp_path: Path) -> None:
-    """With its changes, deletions and the user's files; a foreign image is refused, and leaves nothing."""
+    """With its changes, deletions and the user's files; one that is refused, or cut off, leaves nothing."""
     base = keep_without_content(site.agents[0].node.store)
     folders = dict.fromkeys(("etc/", "opt/", "home/", "home/coder/", "workspaces/"), b"")
     files = {"opt/tool": b"installed", "home/coder/own": b"mine", "workspaces/main.c": b"int main;"}
@@ -101,7 +129,7 @@ def test_an_image_becomes_a_new_pod(site: Site, server: ApiServer, tmp_path: Pat
     refused = podctl(server, "import", pod_id, str(tmp_path / "foreign.tar"), "--format", "oci")
     assert refused.returncode == 1
     assert b"of no image that is kept here" in refused.stderr
-    for agent in site.agents:
-        assert list((agent.node.settings.data_dir).rglob("scratch/*")) == []
+    assert scratched(site) == []
+    cut_in_the_middle(site, pod_id)
     with tarfile.open(fileobj=io.BytesIO(podctl(server, "download", pod_id).stdout)) as tar:
         assert "./main.c" in tar.getnames()

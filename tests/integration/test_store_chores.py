@@ -1,22 +1,23 @@
 """Scrubs and sweeps from the database to the store and back: the real chores, on a real store, by hand."""
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from node_agent.archive.manifest import parse
+from node_agent.archive.manifest import BlobRef, Manifest, blob_key, manifest_key, parse, to_bytes
 from node_agent.chore_kinds import HANDLERS
 from node_agent.chores import ChoreRunner
 from node_agent.directory_store import DirectoryStore
 from node_agent.sweep import INSTALLATION_KEY
 from reconciler.chores import attend_chores, attend_retention
-from state import chores
+from state import chores, streams
 from state.alarms import open_alarms
 from state.chore_kinds import APPLIES
+from state.copy_wire import IMPORT_ATTEMPTS_FROM
 from state.generations import list_generations
-from state.model import Desired, Limits
+from state.model import Desired, ImportForm, Limits, TargetKind
 from state.snapshot import database_clock
 from tests.support.control import Control
 from tests.support.scripted_node import ScriptedNode
@@ -183,3 +184,36 @@ def test_a_sweep_that_meets_a_damaged_archive_says_so_and_deletes_nothing(instal
     installation.attend()
     assert {key for key in before - installation.objects() if "/pod/" in key} == set()
     assert {"sweep_parked", "archive_suspect"} <= installation.alarms()
+
+
+def test_what_an_import_left_that_was_cut_goes_though_nothing_was_ever_archived(
+    installation: Installation,
+) -> None:
+    """Its node was killed, whoever sent it has gone: no archive, no step, and nobody else to look."""
+    control = installation.control
+    asked = streams.ask_import(control.db, installation.pod_id, ImportForm.TAR, actor="test")
+    chores.cancel_chore(control.db, asked.chore_id, actor="test", reason="gone")
+    workspace = control.row("SELECT workspace_id AS id FROM pod")["id"]
+    where = (TargetKind.WORKSPACE, workspace, 0, IMPORT_ATTEMPTS_FROM + 5)
+    installation.store.put_manifest(blob_key(*where, "tree.tar.zst"), b"tree")
+    blob = BlobRef(key=blob_key(*where, "tree.tar.zst"), size_bytes=4, sha256="0" * 64, tar_bytes=10)
+    manifest = Manifest(
+        kind=TargetKind.WORKSPACE,
+        target_id=workspace,
+        user_id="alice",
+        epoch=0,
+        attempt=where[3],
+        number=0,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        fingerprint={"imported": "x"},
+        method="volume",
+        blobs=(blob,),
+        entries=1,
+    )
+    installation.store.put_manifest(manifest_key(*where), to_bytes(manifest))
+    assert len(installation.objects()) == 2
+    for _ in range(8):
+        installation.older(timedelta(hours=30))
+        installation.attend()
+    assert installation.objects() == set()
+    assert installation.alarms() == set()
