@@ -7,6 +7,7 @@ from typing import Any
 import docker
 
 from node_agent.docker_errors import translated
+from node_agent.errors import NotFound
 from node_agent.store import CHUNK_BYTES
 
 
@@ -26,8 +27,14 @@ class DockerImages:
         """Of all images, also of those that only serve as the base of others."""
         with translated("list images"):
             ids = {found["Id"] for found in self._client().images(all=True)}
-        stacks = (self.layers_of(image_id) for image_id in ids)
+        stacks = [stack for image_id in ids if (stack := self._layers_if_there(image_id))]
         return frozenset(stack[: end + 1] for stack in stacks for end in range(len(stack)))
+
+    def _layers_if_there(self, image_id: str) -> tuple[str, ...]:
+        try:
+            return self.layers_of(image_id)
+        except NotFound:  # removed since it was listed
+            return ()
 
     @contextmanager
     def save(self, image_id: str) -> Iterator[Iterator[bytes]]:

@@ -197,7 +197,7 @@ def children(thread_id: int) -> list[int]:
 
 def test_a_tar_that_dies_commits_nothing(source: Path, store: DirectoryStore) -> None:
     """A stream that ends early is not taken for a small tree."""
-    (source / "large").write_bytes(os.urandom(8 << 20))
+    (source / "large").write_bytes(os.urandom(64 << 20))
     with pytest.raises(CaptureFailed):
         write_archive(store, REQUEST, source, progress=kill_tar)
     assert store.list("") == ()

@@ -3,9 +3,11 @@
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import docker
 import pytest
 
 from node_agent.archive.errors import ArchiveCorrupt
@@ -17,6 +19,7 @@ from node_agent.archive.image_store import (
     load_tar,
     read_image,
 )
+from node_agent.docker_images import DockerImages
 from node_agent.errors import StepError
 from node_agent.images import Images
 from state.wire import ArchiveProof, CreateWorkspace, PodSpec, RemovePod, RestorePod
@@ -168,3 +171,26 @@ def test_the_image_of_a_pod_that_went_before_anybody_looked_is_kept(node: Docker
     assert node.parts.runtime.inspect(pod.id) is None
     assert node.parts.images.keep_all() == 1
     assert kept(node, small.ids[1])
+
+
+class _RemovesMeanwhile(docker.APIClient):
+    """The engine's client, on a machine where somebody removes an image between a list and a look."""
+
+    meanwhile: Callable[[], None]
+
+    def images(self, *arguments: Any, **options: Any) -> Any:
+        """What is there; and then it is not."""
+        listed = super().images(*arguments, **options)
+        self.meanwhile()
+        return listed
+
+
+def test_an_image_that_goes_while_all_are_looked_at_is_not_there(small: Small) -> None:
+    """Other images on the machine come and go: no step fails for that."""
+    client = _RemovesMeanwhile()
+    client.meanwhile = small.remove
+    layers = DockerImages(lambda: client).layers_of(small.ids[1])
+
+    chains = DockerImages(lambda: client).chains()
+
+    assert layers not in chains
