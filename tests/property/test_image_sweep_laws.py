@@ -206,7 +206,7 @@ class Images(RuleBasedStateMachine):
 
 TestImages = Images.TestCase
 TestImages.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
