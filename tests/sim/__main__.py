@@ -4,6 +4,7 @@ python -m tests.sim                       200 seeds
 python -m tests.sim --seeds 5000          as many as you like; 0 goes on until Ctrl-C
 python -m tests.sim --seed 42 --trace     one seed, with everything that happens in it
 python -m tests.sim --replay FILE         a saved schedule; ends with 0 if it does what FILE expects
+python -m tests.sim --replay FILE --real  the nearest to it on real agents, Docker, PostgreSQL and store
 python -m tests.sim --table               every crash point, and pairs of them; who is delayed by whom
 python -m tests.sim --seeds 0 --until N   new seeds until so many steps are done
 python -m tests.sim --postgres --seeds 50 with a real PostgreSQL beside the mirror of it: any drift ends a run
@@ -102,12 +103,17 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=STEPS_PER_RUN, help="of the phase with faults")
     parser.add_argument("--until", type=int, default=0, metavar="STEPS", help="stop after so many steps")
     parser.add_argument("--save", type=Path, metavar="FILE", help="make a failing seed small and save it")
+    parser.add_argument("--real", action="store_true", help="with --replay: on real agents, Docker, store")
     parser.add_argument("--postgres", action="store_true", help="with PostgreSQL beside the mirror of it")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--table", action="store_true", help="exhaust the crash points")
     asked = parser.parse_args()
     if asked.table:
         return _table()
+    if asked.replay and asked.real:
+        from tests.chaos.replay import replay  # which needs an engine
+
+        return replay(Schedule.load(asked.replay))
     if asked.replay:
         return _replay(Schedule.load(asked.replay), trace=asked.trace)
     if asked.seed is not None and asked.save:

@@ -52,6 +52,16 @@ class AgentProcess:
         """It ended by itself: a failpoint, or a bug."""
         return self._process is not None and self._process.poll() is not None
 
+    def is_stopped(self) -> bool:
+        """SIGSTOP has reached it, from whomever."""
+        if self._process is None:
+            return False
+        try:
+            state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state == "T"
+
     def kill(self) -> None:
         """kill -9."""
         if self._process is not None:

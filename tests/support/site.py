@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -114,12 +114,17 @@ class Site:
 
 @contextmanager
 def two_nodes(
-    db: Database, database_url: str, root: Path, environment: dict[str, str] | None = None, **settings: object
+    db: Database,
+    database_url: str,
+    root: Path,
+    environment: dict[str, str] | None = None,
+    names: Sequence[str] = ("one", "two"),
+    **settings: object,
 ) -> Iterator[Site]:
-    """Two nodes under one reconciler; `environment` is the agents', `settings` the reconciler's."""
+    """Nodes under one reconciler; `environment` is the agents', `settings` the reconciler's."""
     given = {"archive_grace": 0.1, "backoff_first": 0.2} | settings
     with reconciler_process(database_url, **given) as reconciler:
-        agents = [_agent(db, root, name, reconciler.url, environment or {}) for name in ("one", "two")]
+        agents = [_agent(db, root, name, reconciler.url, environment or {}) for name in names]
         until(lambda: not any(node.silent for node in nodes.list_nodes(db)))
         try:
             yield Site(db, reconciler, agents)
