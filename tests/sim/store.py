@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from node_agent.store import (
@@ -13,12 +13,14 @@ from node_agent.store import (
     StoreCapabilities,
     StoreConflict,
     StoredBlob,
+    StoredEntry,
     StoreNotFound,
     StoreTooLarge,
     StoreUnavailable,
     check_key,
     settle_conflict,
 )
+from tests.sim.docker import at
 from tests.sim.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -98,11 +100,13 @@ class SimStore(Store):
                 raise StoreTooLarge(key)
             return self.objects[key]
 
-        return self.call("get", key, effect)
+        return self.call("get", check_key(key), effect)
 
     def head(self, key: str) -> int | None:
         """See Store."""
-        return self.call("head", key, lambda: len(self.objects[key]) if key in self.objects else None)
+        return self.call(
+            "head", check_key(key), lambda: len(self.objects[key]) if key in self.objects else None
+        )
 
     def list(self, prefix: str, limit: int = LIST_LIMIT_MAX) -> tuple[str, ...]:
         """See Store."""
@@ -117,11 +121,31 @@ class SimStore(Store):
             self.mutations += 1
             self._changed("delete", key)
 
-        self.call("delete", key, effect, mutates=True)
+        self.call("delete", check_key(key), effect, mutates=True)
 
     def probe(self) -> StoreCapabilities:
         """See Store."""
         return StoreCapabilities(conditional_put=True, conditional_complete=True)
+
+    def entries(
+        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
+    ) -> tuple[StoredEntry, ...]:
+        """See Store; a version is of the bytes, and nothing is old here."""
+        keys = [key for key in self.list(prefix) if key > after][:limit]
+        return tuple(
+            StoredEntry(key, len(self.objects[key]), self.clock(), self.digests[key]) for key in keys
+        )
+
+    def delete_if_same(self, entry: StoredEntry) -> bool:
+        """See Store."""
+        if self.head(entry.key) is not None and self.digests[entry.key] != entry.version:
+            return False
+        self.delete(entry.key)
+        return True
+
+    def clock(self) -> datetime:
+        """See Store."""
+        return at(self._scheduler.now_s)
 
     def drop_unfinished(self, older_than: timedelta) -> int:
         """See Store: nothing unfinished is left here."""
