@@ -44,7 +44,7 @@ soak: ## Simulate fleets under faults with new seeds until Ctrl-C (STEPS=n or SE
 
 chaos: ## Every fault of the real parts once, then ROUNDS=n rounds (50) of random ones
 	@compose/install.sh --with-tests
-	@$(AS_ROOT) env "PATH=$$PATH" CODEPODS_CHAOS=long $(PYTHON) -m pytest -v tests/chaos
+	@$(AS_ROOT) env "PATH=$$PATH" CODEPODS_CHAOS=long $(PYTHON) -m pytest -v tests/chaos tests/contract/test_database.py
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $(or $(ROUNDS),50)
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --faulty-ways
 

@@ -49,7 +49,7 @@ from tests.sim.rows import ActionRow
 from tests.sim.twins import TwinDatabase, TwinIngest
 
 LONG = os.environ.get("CODEPODS_CHAOS") == "long"
-EXAMPLES = 1000 if LONG else 20
+EXAMPLES = 300 if LONG else 20
 STEPS = 60 if LONG else 40
 BEGAN = datetime(2026, 5, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=15)
