@@ -8,12 +8,12 @@ lock, so that a report with a higher number is newer than all results sent with 
 import random
 import threading
 import time
-import uuid
 from collections.abc import Callable
 
 import structlog
 
 from node_agent import labels
+from node_agent.boot import new_boot_id
 from node_agent.chore_kinds import HANDLERS
 from node_agent.chores import ChoreRunner
 from node_agent.copies import copy_handlers
@@ -42,6 +42,7 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 BACKOFF_REFUSED_S = 10.0
 FACTS_EVERY_S = 300.0
+BOOT = "boot"
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,8 @@ log = structlog.get_logger(__name__)
 class Agent:
     """One node's agent. `start`, then `stop`."""
 
-    def __init__(self, parts: Parts, gateway: Gateway) -> None:
+    def __init__(self, parts: Parts, gateway: Gateway, boot_id: str | None = None) -> None:
+        """`boot_id` None: a new one, later than all on this disk."""
         settings = parts.settings
         self._parts = parts
         self._gateway = gateway
@@ -79,8 +81,7 @@ class Agent:
         self._progress: dict[str, StepProgress] = {}
         self._progress_told_at_s = 0.0
         self._generations: dict[str, int] = {}
-        # Sortable by time, so that whoever reads two of them knows which process came later.
-        self._boot_id = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        self._boot_id = boot_id or new_boot_id(settings.data_dir / BOOT)
         self._sequence = 0
         self._sending = threading.Lock()
         self._handing_over = threading.Lock()

@@ -137,7 +137,7 @@ def _serve(db: Database, url: str, settings: Settings, stop: threading.Event, ou
         with _served(Gateway(db, gateway_bell, limits, extension=settings.extension()), listener):
             Loop(db, loop_bell, limits, lead, resync, outage).run(stop)
     finally:
-        timers.shutdown(wait=True)
+        timers.stop()
         if hints is not None:
             hints.stop()
         lives.stop()

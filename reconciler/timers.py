@@ -1,12 +1,12 @@
 """What happens by the clock: renewing the lead, looking for silent nodes, and the resync."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
-from apscheduler.schedulers.background import BackgroundScheduler
 
 from reconciler.chores import CHORES_EVERY, attend_chores, attend_retention
+from reconciler.clockwork import Clockwork
 from reconciler.lead import RENEW_EVERY, Lead
 from reconciler.outage import Outage
 from state.database import Database, DatabaseUnavailable
@@ -25,28 +25,17 @@ log = structlog.get_logger(__name__)
 
 def start_timers(
     db: Database, limits: Limits, lead: Lead, resync: Callable[[], None], outage: Outage
-) -> BackgroundScheduler:
-    """Start them; the caller shuts the scheduler down."""
-    scheduler = BackgroundScheduler(
-        timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-    )
-    at_once = datetime.now(UTC)
+) -> Clockwork:
+    """Start them; the caller stops them."""
+    timers, no_jitter = Clockwork(), timedelta(0)
     for name, job, every, jitter in (
-        ("lead", lead.attend, RENEW_EVERY, None),
-        ("silence", lambda: look_for_silence(db, limits, lead), SILENCE_EVERY, None),
+        ("lead", lead.attend, RENEW_EVERY, no_jitter),
+        ("silence", lambda: look_for_silence(db, limits, lead), SILENCE_EVERY, no_jitter),
         ("resync", resync, RESYNC_EVERY, RESYNC_JITTER),
-        ("chores", lambda: look_for_chores(db, limits, lead), CHORES_EVERY, None),
+        ("chores", lambda: look_for_chores(db, limits, lead), CHORES_EVERY, no_jitter),
     ):
-        scheduler.add_job(
-            surviving(name, job, outage),
-            "interval",
-            id=name,
-            seconds=every.total_seconds(),
-            jitter=int(jitter.total_seconds()) if jitter else None,
-            next_run_time=at_once,
-        )
-    scheduler.start()
-    return scheduler
+        timers.start(name, surviving(name, job, outage), every.total_seconds(), jitter.total_seconds())
+    return timers
 
 
 def look_for_silence(db: Database, limits: Limits, lead: Lead) -> None:

@@ -3,6 +3,8 @@
 import os
 
 LONG = (
+    "test_chore_crashes.py",
+    "test_clocks.py",
     "test_engine_faults.py",
     "test_full_data_directory.py",
     "test_store_faults.py",

@@ -2,9 +2,6 @@
 
 import os
 import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,8 @@ import pytest
 from state.database import Database
 from state.model import Desired
 from tests.chaos.learners import Learner, leftovers
-from tests.support.site import Site, two_nodes, until
-
-RESTART_AFTER_S = 0.05
+from tests.chaos.revival import arm, disarm, revived
+from tests.support.site import two_nodes, until
 
 # In pairs, one for the way to the store and one for the way back: a cycle is the dearest part of it.
 PUTTING_AWAY = (
@@ -52,54 +48,20 @@ ALL = tuple(zip(PUTTING_AWAY, BRINGING_BACK, strict=True))
 PAIRS = ALL if os.environ.get("CODEPODS_CHAOS") == "long" else ALL[1::2]
 
 
-@contextmanager
-def _revived(site: Site) -> Iterator[list[str]]:
-    """As a supervisor would: an agent that has died is started again, without its failpoint. Who died."""
-    ending, died = threading.Event(), []
-
-    def attend() -> None:
-        while not ending.wait(RESTART_AFTER_S):
-            for agent in site.agents:
-                if agent.has_died():
-                    died.append(agent.node.node_id)
-                    agent.start()
-
-    thread = threading.Thread(target=attend)
-    thread.start()
-    try:
-        yield died
-    finally:
-        ending.set()
-        thread.join()
-
-
-def _arm(site: Site, failpoint: str) -> None:
-    """Every agent begins anew, with this in its way."""
-    for agent in site.agents:
-        agent.kill()
-        agent.start(failpoints=f"{failpoint}:1=crash")
-
-
-def _disarm(site: Site) -> None:
-    for agent in site.agents:
-        agent.kill()
-        agent.start()
-
-
 @pytest.mark.timeout(900)
 def test_a_crash_at_any_effect_loses_nothing(tmp_path: Path, db: Database, database_url: str) -> None:
     """Archive and restore converge, with the same bytes, nothing twice, and nothing left behind."""
     rng = random.Random(1)
-    with two_nodes(db, database_url, tmp_path) as site, _revived(site) as died:
+    with two_nodes(db, database_url, tmp_path) as site, revived(site) as died:
         learner = Learner(site, "alice")
         learner.open()
         for away, back in PAIRS:
             learner.write(rng)
             for failpoint, desired in ((away, Desired.ARCHIVED), (back, Desired.RUNNING)):
                 before = len(died)
-                _arm(site, failpoint)
+                arm(site, failpoint)
                 learner.want(desired)
                 learner.await_archived() if desired is Desired.ARCHIVED else learner.check()
                 assert len(died) > before, f"nobody came to {failpoint}"
-                _disarm(site)
+                disarm(site)
             until(lambda: leftovers(site, 1) == 0)

@@ -186,9 +186,9 @@ class AgentActor:
             ways=Ways(docker, "fast", Path("/sim/scratch")),
             ide_answers=docker.answers,
         )
-        agent = self._agent = Agent(parts, self.gateway)
+        self.boot_id = f"{process.birth + docker.clock_skew + 10**9:020d}-boot"
+        agent = self._agent = Agent(parts, self.gateway, self.boot_id)
         self.gateway.take = agent._take
-        self.boot_id = agent._boot_id = f"{process.birth + docker.clock_skew + 10**9:020d}-boot"
         agent._sending = cast("Any", SimLock(scheduler))
         agent._executor = cast("Any", WatchedExecutor(agent._executor, process, history, marks))
         loops: list[tuple[str, Callable[[], None]]] = [

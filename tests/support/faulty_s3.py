@@ -15,21 +15,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from node_agent.archive.manifest import MANIFEST_NAME
+
 SLOW_S = 1.5
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>a test says so</Message></Error>"
 
 # What each fault may be done to. A `range` is read of a blob, a `get` is of a manifest; a `put` is of a small
 # blob, a `put_new` is one on condition: of a manifest.
-_ALL = ("get", "range", "head", "list", "put", "put_new", "part", "begin", "complete")
-_BODIES = ("put", "put_new", "part")
+_ALL = ("get", "range", "head", "list", "put", "manifest", "part", "begin", "complete")
+_BODIES = ("put", "manifest", "part")
 APPLIES: dict[str, tuple[str, ...]] = {
     "500": _ALL,
     "503 slow down": _ALL,
-    "expired credentials": ("get", "range", "put", "put_new", "part"),
-    "409": ("put_new", "complete"),
-    "412 though nothing is there": ("put_new", "complete"),
+    "expired credentials": ("get", "range", "put", "manifest", "part"),
+    "409": ("put", "manifest", "complete"),
+    "412 though nothing is there": ("put", "manifest", "complete"),
     "no such upload": ("part", "complete"),
-    "200 with an error": ("get", "range", "put", "put_new", "part", "complete"),
+    "200 with an error": ("get", "range", "put", "manifest", "part", "complete"),
     "slow": _ALL,
     "cut on the way up": _BODIES,
     "cut on the way down": ("get", "range", "list"),
@@ -106,7 +108,9 @@ def kind_of(method: str, target: str, headers: Any) -> str:
             return "list"
         return "range" if "Range" in headers else "get"
     if method == "PUT":
-        return "part" if "partNumber" in query else "put_new" if "If-None-Match" in headers else "put"
+        if "partNumber" in query:
+            return "part"
+        return "manifest" if parts.path.endswith(f"/{MANIFEST_NAME}") else "put"
     if method == "POST":
         return "begin" if "uploads" in query else "complete"
     return method.lower()

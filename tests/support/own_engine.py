@@ -9,13 +9,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BRIDGE = "cpods-own0"
 BRIDGE_ADDRESS = "10.213.0.1/24"
 NETWORKS = "base=10.214.0.0/16,size=24"
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 240
 STOP_TIMEOUT_S = 60
 
 
@@ -30,26 +30,33 @@ class OwnEngine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Returns when it answers. As a supervisor does: one that gives up is started again."""
+        self._process = self._launch()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()[-3000:]
+            time.sleep(0.1)
+            if self._process.poll() is not None:
+                self._process = self._launch()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         pid_file = self._folder / "pid"
         pid_file.unlink(missing_ok=True)
         argv = ["dockerd", f"--bridge={BRIDGE}", "--iptables=false", "--ip6tables=false"]
         argv += [f"--default-address-pool={NETWORKS}", f"--data-root={self.root}", f"--pidfile={pid_file}"]
         argv += [f"--exec-root={self._folder}/exec", f"--host={self.url}", "--storage-driver=overlay2"]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(argv, stderr=log, stdout=log)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()[-3000:]
-            time.sleep(0.1)
+            return subprocess.Popen(argv, stderr=log, stdout=log)
 
     def stop(self) -> None:
         """SIGTERM: its containers are stopped with it."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL: its containers' processes go on for now."""
+        """SIGKILL, of its containerd too: its containers' processes go on for now."""
         self._end(signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ends with its parent, sooner or later
+            os.kill(int((self._folder / "exec/containerd/containerd.pid").read_text()), signal.SIGKILL)
 
     def pause(self) -> None:
         """SIGSTOP: it accepts calls, and answers none."""

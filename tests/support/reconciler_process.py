@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -20,13 +20,16 @@ CHECKOUT = Path(__file__).parents[2]
 class ReconcilerProcess:
     """Started with the given settings; its log is read line by line."""
 
-    def __init__(self, database_url: str, **settings: object) -> None:
+    def __init__(
+        self, database_url: str, environment: Mapping[str, str] | None = None, **settings: object
+    ) -> None:
         given = {f"CODEPODS_{name.upper()}": str(value) for name, value in settings.items()}
         self._environment = {
             "PATH": os.environ["PATH"],
             "CODEPODS_DATABASE_URL": database_url,
             "CODEPODS_GATEWAY_PORT": "0",
             **given,
+            **(environment or {}),
         }
         self.log: list[dict[str, Any]] = []
         self._lines: Queue[dict[str, Any]] = Queue()
@@ -89,9 +92,11 @@ class ReconcilerProcess:
 
 
 @contextmanager
-def reconciler_process(database_url: str, **settings: object) -> Iterator[ReconcilerProcess]:
-    """A reconciler while the block runs."""
-    process = ReconcilerProcess(database_url, **settings)
+def reconciler_process(
+    database_url: str, environment: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[ReconcilerProcess]:
+    """A reconciler while the block runs; `environment` is beside its settings."""
+    process = ReconcilerProcess(database_url, environment, **settings)
     try:
         yield process
     finally:

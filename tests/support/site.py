@@ -119,11 +119,12 @@ def two_nodes(
     root: Path,
     environment: dict[str, str] | None = None,
     names: Sequence[str] = ("one", "two"),
+    reconciler_environment: dict[str, str] | None = None,
     **settings: object,
 ) -> Iterator[Site]:
-    """Nodes under one reconciler; `environment` is the agents', `settings` the reconciler's."""
+    """Nodes under one reconciler; `environment` is the agents', `settings` are the reconciler's."""
     given = {"archive_grace": 0.1, "backoff_first": 0.2} | settings
-    with reconciler_process(database_url, **given) as reconciler:
+    with reconciler_process(database_url, reconciler_environment, **given) as reconciler:
         agents = [_agent(db, root, name, reconciler.url, environment or {}) for name in names]
         until(lambda: not any(node.silent for node in nodes.list_nodes(db)))
         try:
