@@ -38,9 +38,9 @@ mutants: ## Break the programs on purpose: what the simulation catches, and afte
 	@compose/install.sh --for-check
 	@$(PYTHON) -m tests.mutants.hunting
 
-soak: ## Simulate fleets under faults with new seeds until Ctrl-C (STEPS=n or SEEDS=n: so many; POSTGRES=1: on PostgreSQL too)
+soak: ## Simulate fleets with new seeds until Ctrl-C (STEPS=n: so many, and then the mutants; SEEDS=n; POSTGRES=1: on PostgreSQL too)
 	@compose/install.sh --for-check
-	@$(PYTHON) -m tests.sim --seed "$$(date +%s)" --seeds $(or $(SEEDS),0) --until $(or $(STEPS),0) $(if $(POSTGRES),--postgres)
+	@$(PYTHON) -m tests.sim --seed "$$(date +%s)" --seeds $(or $(SEEDS),0) --until $(or $(STEPS),0) $(if $(POSTGRES),--postgres,$(if $(STEPS),--mutants))
 
 chaos: ## Every fault of the real parts once, then ROUNDS=n rounds (50) of random ones
 	@compose/install.sh --with-tests

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from node_agent.archive import manifest as manifests
 from node_agent.archive.commit import read_manifest
 from node_agent.archive.errors import ArchiveError, ManifestInvalid
-from node_agent.archive.manifest import MANIFEST_BYTES_MAX, MANIFEST_NAME
+from node_agent.archive.manifest import MANIFEST_BYTES_MAX, MANIFEST_NAME, Manifest
 from node_agent.chores import ChoreContext, ChoreError
 from node_agent.store import Store, StoredEntry, StoreNotFound
 from state.chore_wire import Payload
@@ -84,6 +84,7 @@ def sweep(context: ChoreContext) -> Payload:
     check_age(context, began_s)
     seen = _look(context, request)
     doomed = [entry for entry in seen.candidates if entry.key in request.doomed]
+    doomed = _without_named(context.store, seen, doomed)
     _check_share(request, seen, doomed)
     deleted = list(_delete(context, doomed, began_s))
     left = [entry for entry in seen.candidates if entry.key not in set(deleted)]
@@ -217,17 +218,36 @@ def _protect_unknown(store: Store, request: SweepRequest, seen: _Seen) -> None:
     for key in sorted(seen.entries.keys() - request.known - seen.alive):
         if not key.endswith(f"/{MANIFEST_NAME}"):
             continue
-        try:
-            manifest = manifests.parse(store.get(key, MANIFEST_BYTES_MAX))
-        except (ManifestInvalid, StoreNotFound):
-            seen.alive |= {
-                other for other in seen.entries if other.startswith(key.removesuffix(MANIFEST_NAME))
-            }
+        manifest = _readable(store, key)
+        if manifest is None or manifest.number > request.newest:
+            seen.alive |= {key, *_names(seen, key, manifest)}
             seen.unknown.append(key)
-            continue
-        if manifest.number > request.newest:
-            seen.alive |= {key, *(blob.key for blob in manifest.blobs)}
-            seen.unknown.append(key)
+
+
+def _readable(store: Store, key: str) -> Manifest | None:
+    try:
+        return manifests.parse(store.get(key, MANIFEST_BYTES_MAX))
+    except (ManifestInvalid, StoreNotFound):
+        return None
+
+
+def _names(seen: _Seen, key: str, manifest: Manifest | None) -> set[str]:
+    """What a manifest names; of one that cannot be read, all that lies beside it."""
+    if manifest is not None:
+        return {blob.key for blob in manifest.blobs}
+    return {other for other in seen.entries if other.startswith(key.removesuffix(MANIFEST_NAME))}
+
+
+def _without_named(store: Store, seen: _Seen, doomed: list[StoredEntry]) -> list[StoredEntry]:
+    """Not yet what is named by a manifest that nobody needs either, and that stays for now: it is younger.
+
+    An archive that is half gone must not look whole.
+    """
+    going, named = {entry.key for entry in doomed}, set[str]()
+    for key in sorted(seen.entries.keys() - seen.alive - going) if doomed else ():
+        if key.endswith(f"/{MANIFEST_NAME}"):
+            named |= _names(seen, key, _readable(store, key))
+    return [entry for entry in doomed if entry.key not in named]
 
 
 def _judge(seen: _Seen, entry: StoredEntry, oldest: datetime) -> None:

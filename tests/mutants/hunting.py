@@ -1,12 +1,14 @@
 """`python -m tests.mutants.hunting [WORDS]`: deliberate bugs, and how soon the simulation catches each one.
 
-Prints the table: mutant, caught by, steps to catch. Exit code 1 if one survived the budget.
+Prints the table: mutant, caught by, steps to catch. Exit code 1 if one survived the budget. All of them
+take two cores that have nothing else to do about ten minutes.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.mutants.runner import Mutant, copy_tree, mutated
+from tests.mutants.runner import Mutant, copy_tree, plant
 from tests.mutants.sim import SIM_MUTANTS, STEPS_MAX
 
 # No step budget ends a program that hangs.
@@ -35,8 +37,7 @@ def hunt_for(mutant: Mutant) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="codepods-hunt-") as directory:
         tree = Path(directory)
         copy_tree(tree)
-        victim = tree / mutant.file
-        victim.write_text(mutated(victim.read_text(), mutant))
+        plant(mutant, tree)
         command = [sys.executable, "-m", "tests.sim.hunt", str(STEPS_MAX)]
         try:
             ended = subprocess.run(
@@ -48,15 +49,19 @@ def hunt_for(mutant: Mutant) -> Verdict:
         return Verdict(mutant, ended.returncode == 0, said[-1] if said else "nothing")
 
 
-def main() -> int:
-    """Hunt for every mutant whose name has the given words in it."""
-    wanted = " ".join(sys.argv[1:])
+def hunt_all(wanted: str = "") -> list[Verdict]:
+    """Hunt for every mutant whose name has these words in it, and print the table."""
     console = Console(width=150)
     verdicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for verdict in pool.map(hunt_for, [mutant for mutant in SIM_MUTANTS if wanted in mutant.name]):
             verdicts.append(verdict)
             console.print(f"{verdict.mutant.law:7} {verdict.mutant.name}: {verdict.said}", highlight=False)
+    console.print(_table(verdicts))
+    return verdicts
+
+
+def _table(verdicts: Sequence[Verdict]) -> Table:
     table = Table("mutant", "breaks", "caught by", "steps to catch")
     for verdict in verdicts:
         _, _, rest = verdict.said.partition("caught by ")
@@ -64,10 +69,15 @@ def main() -> int:
         table.add_row(
             verdict.mutant.name, verdict.mutant.law, by or "[red]survived[/red]", steps.removesuffix(" steps")
         )
-    console.print(table)
-    survived = sum(not verdict.caught for verdict in verdicts)
-    console.print(f"{len(verdicts) - survived} caught, {survived} survived; budget {STEPS_MAX:,} steps each")
-    return 1 if survived else 0
+    return table
+
+
+def main() -> int:
+    """Hunt for those that are named on the command line, or for all."""
+    verdicts = hunt_all(" ".join(sys.argv[1:]))
+    caught = sum(verdict.caught for verdict in verdicts)
+    print(f"{caught} caught, {len(verdicts) - caught} survived; budget {STEPS_MAX:,} steps each")
+    return 0 if caught == len(verdicts) else 1
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ _COPIED = ("api", "compose", "nginx_njs", "node_agent", "pod_image", "reconciler
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One deliberate bug: in `file`, `old` becomes `new`; the tests that must fail then."""
+    """One deliberate bug: in `file`, `old` becomes `new`; the tests that must fail then.
+
+    `also` are further edits (file, old, new), where a second line of defence has to fall with the first.
+    """
 
     name: str
     law: str
@@ -29,6 +32,7 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
+    also: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,21 @@ class StaleMutant(Exception):
     """The code a mutant was written against has changed: the mutant has to be written anew."""
 
 
-def mutated(text: str, mutant: Mutant) -> str:
-    """The text with the bug in it. Raises StaleMutant unless `old` is there exactly once."""
-    if text.count(mutant.old) != 1:
-        raise StaleMutant(f"{mutant.name}: {mutant.file} has its text {text.count(mutant.old)} times")
-    return text.replace(mutant.old, mutant.new)
+def mutated(mutant: Mutant, tree: Path) -> dict[str, str]:
+    """The tree's files with the bug in them, by name. Raises StaleMutant unless each text is there once."""
+    texts: dict[str, str] = {}
+    for file, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.also):
+        text = texts.get(file) or (tree / file).read_text()
+        if text.count(old) != 1:
+            raise StaleMutant(f"{mutant.name}: {file} has its text {text.count(old)} times")
+        texts[file] = text.replace(old, new)
+    return texts
+
+
+def plant(mutant: Mutant, tree: Path) -> None:
+    """Put the bug into the files of a tree. Raises StaleMutant."""
+    for file, text in mutated(mutant, tree).items():
+        (tree / file).write_text(text)
 
 
 def copy_tree(target: Path) -> None:
@@ -68,8 +82,7 @@ def try_mutant(mutant: Mutant) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="codepods-mutant-") as directory:
         tree = Path(directory)
         copy_tree(tree)
-        victim = tree / mutant.file
-        victim.write_text(mutated(victim.read_text(), mutant))
+        plant(mutant, tree)
         began = time.monotonic()
         caught, said = _run(mutant.tests, tree)
         return Verdict(mutant, caught, time.monotonic() - began, said)

@@ -7,20 +7,21 @@ simulation's model of it stands for the SQL.
 from tests.mutants.runner import Mutant
 
 # Simulated steps, of which a core does thousands a second.
-STEPS_MAX = 500_000
+STEPS_MAX = 1_000_000
 
 _STEPS = "node_agent/steps.py"
 _REMOVAL = "node_agent/removal.py"
 _PERFORM = "node_agent/perform.py"
 _REPORTING = "node_agent/reporting.py"
+_SWEEP = "node_agent/sweep.py"
 _CLASSIFY = "reconciler/classify.py"
 _PLAN = "reconciler/plan.py"
 _DATABASE = "tests/sim/database.py"
 _INGEST = "tests/sim/ingest.py"
 
 
-def _bug(name: str, law: str, file: str, old: str, new: str) -> Mutant:
-    return Mutant(name, law, file, old, new, ())
+def _bug(name: str, law: str, file: str, old: str, new: str, *also: tuple[str, str, str]) -> Mutant:
+    return Mutant(name, law, file, old, new, (), also)
 
 
 SIM_MUTANTS: tuple[Mutant, ...] = (
@@ -85,11 +86,26 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "            pass\n",
     ),
     _bug(
+        # Two lines at once: a step that ends unanswered is named in the next reply once more, and what is not
+        # in hand then is answered for at once.
         "what is taken back after it began is not answered for",
         "LAW 11",
         "node_agent/agent.py",
         "            if result is None:\n                self._results.cancel(action.id)\n            else:",
         "            if result is not None:",
+        (
+            "node_agent/workqueue.py",
+            "                    continue",
+            "                    begun.append(action_id)\n                    continue",
+        ),
+    ),
+    _bug(
+        "what is taken back is let go of while it is still being done",
+        "LAW 11",
+        "node_agent/workqueue.py",
+        "                if work.begun:\n                    begun.append(action_id)\n                else:\n"
+        "                    del self._works[action_id]",
+        "                del self._works[action_id]",
     ),
     _bug(
         "half-made containers are reported as pods",
@@ -118,6 +134,48 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         _PLAN,
         "RestoreWorkspace(archive=source(archive)) if archive else CreateWorkspace()",
         "CreateWorkspace()",
+    ),
+    # ---- chores ----
+    _bug(
+        "of a kept archive only the manifest is alive",
+        "LAW 9",
+        _SWEEP,
+        "    return {kept.key, *(blob.key for blob in manifest.blobs)}\n",
+        "    return {kept.key}\n",
+    ),
+    _bug(
+        "an archive that nobody needs goes by halves, and looks whole",
+        "LAW 9",
+        _SWEEP,
+        "    doomed = _without_named(context.store, seen, doomed)\n",
+        "",
+    ),
+    _bug(
+        "an archive that the database does not know yet is cleared away",
+        "LAW 9",
+        _SWEEP,
+        "        if manifest is None or manifest.number > request.newest:",
+        "        if manifest is None:",
+    ),
+    _bug(
+        # Two lines at once: what is seen for the first time stays, too, however old it is.
+        "what was written a moment ago is cleared away at first sight",
+        "LAW 9",
+        _SWEEP,
+        "    if entry.modified_at > oldest:",
+        "    if False:",
+        (
+            _SWEEP,
+            "    doomed = [entry for entry in seen.candidates if entry.key in request.doomed]\n",
+            "    doomed = seen.candidates\n",
+        ),
+    ),
+    _bug(
+        "a checkpoint is never saved anew when its pod has stopped",
+        "LAW 8",
+        _CLASSIFY,
+        "        return pod.archive.fingerprint == pod.observed.fingerprint",
+        "        return pod.archive.fingerprint[:8] == pod.observed.fingerprint[:8]",
     ),
     # ---- the planner ----
     _bug(
@@ -211,6 +269,12 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         _DATABASE,
         "        if workspace.placement != Placement(row.node_id, action.epoch) or",
         "        if False and",
+        # Two lines at once: when a placement is over, nothing of it is open any more that could be committed.
+        (
+            _DATABASE,
+            "            self.close(action, ActionState.SUPERSEDED)\n        self.given_up",
+            "            pass\n        self.given_up",
+        ),
     ),
     _bug(
         "the number of an attempt is used again",

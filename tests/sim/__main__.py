@@ -8,6 +8,7 @@ python -m tests.sim --replay FILE --real  the nearest to it on real agents, Dock
 python -m tests.sim --table               every crash point, and pairs of them; who is delayed by whom
 python -m tests.sim --seeds 0 --until N   new seeds until so many steps are done
 python -m tests.sim --postgres --seeds 50 with a real PostgreSQL beside the mirror of it: any drift ends a run
+python -m tests.sim --mutants             and then every deliberate bug: is it noticed?
 python -m tests.sim --seed 42 --save FILE makes a failing seed small, and saves it
 """
 
@@ -19,6 +20,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+from tests.mutants.hunting import hunt_all
+from tests.mutants.sim import STEPS_MAX
 from tests.sim.campaign import STEPS_PER_RUN, Totals, campaign, schedule_of, shrunk
 from tests.sim.crash_table import crash_table
 from tests.sim.fleet import Outcome, run
@@ -68,7 +71,7 @@ def _table() -> int:
     return 1 if failed else 0
 
 
-def _campaign(first: int, count: int, steps: int, until: int, *, postgres: bool) -> int:
+def _campaign(first: int, count: int, steps: int, until: int, *, postgres: bool, mutants: bool) -> int:
     seeds = range(first, first + count) if count else itertools.count(first)
     totals, told_at = Totals(), time.monotonic()
     try:
@@ -82,8 +85,12 @@ def _campaign(first: int, count: int, steps: int, until: int, *, postgres: bool)
                 break
     except KeyboardInterrupt:
         print("stopped")
+    verdicts = hunt_all() if mutants else []
     print(*totals.lines(), sep="\n")
-    return 1 if totals.violations else 0
+    caught = sum(verdict.caught for verdict in verdicts)
+    if mutants:
+        print(f"{caught} of {len(verdicts)} mutants caught, each within {STEPS_MAX} steps")
+    return 1 if totals.violations or caught < len(verdicts) else 0
 
 
 def _campaign_on(postgres: bool, seeds: Iterable[int], steps: int) -> Iterator[tuple[Outcome, Totals]]:
@@ -107,6 +114,7 @@ def main() -> int:
     parser.add_argument("--postgres", action="store_true", help="with PostgreSQL beside the mirror of it")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--table", action="store_true", help="exhaust the crash points")
+    parser.add_argument("--mutants", action="store_true", help="hunt for deliberate bugs after the seeds")
     asked = parser.parse_args()
     if asked.table:
         return _table()
@@ -121,7 +129,8 @@ def main() -> int:
     if asked.seed is not None and asked.seeds is None and not asked.postgres:
         return _replay(schedule_of(asked.seed, asked.steps), trace=asked.trace)
     seeds = (20 if asked.postgres else 200) if asked.seeds is None else asked.seeds
-    return _campaign(asked.seed or 0, seeds, asked.steps, asked.until, postgres=asked.postgres)
+    first, mutants = asked.seed or 0, asked.mutants
+    return _campaign(first, seeds, asked.steps, asked.until, postgres=asked.postgres, mutants=mutants)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from node_agent.agent import Agent
 from node_agent.archives import Archives
-from node_agent.fencer import Fences
+from node_agent.fencer import LOOK_EVERY_S
 from node_agent.gateway_client import GatewayError
 from node_agent.images import Images
 from node_agent.parts import Parts, ProgressNote, no_note
@@ -32,7 +32,7 @@ from state.plan import Plan
 from state.wire import Action, StepDone, StepFailed, SyncReply, SyncRequest
 from tests.sim.database import SimDatabase
 from tests.sim.docker import SimDocker
-from tests.sim.host import SimEvent, SimFirewall, SimHost, SimJournal, SimLock
+from tests.sim.host import SimEvent, SimFencer, SimFences, SimFirewall, SimHost, SimJournal, SimLock
 from tests.sim.ingest import Ingest
 from tests.sim.scheduler import Process, Scheduler
 from tests.sim.store import SimStore
@@ -181,16 +181,27 @@ class AgentActor:
             archives=Archives(store),
             firewall=cast("Any", SimFirewall()),
             network=NetworkPlan("net", "br", 1500),
-            fences=Fences(Path("/nonexistent/fences.json")),
+            fences=SimFences(docker),
             images=Images(docker, store),
             ways=Ways(docker, "fast", Path("/sim/scratch")),
             ide_answers=docker.answers,
         )
+        self.parts = parts
         self.boot_id = f"{process.birth + docker.clock_skew + 10**9:020d}-boot"
         agent = self._agent = Agent(parts, self.gateway, self.boot_id)
         self.gateway.take = agent._take
         agent._sending = cast("Any", SimLock(scheduler))
         agent._executor = cast("Any", WatchedExecutor(agent._executor, process, history, marks))
+        self._fencer = SimFencer(docker, parts, agent.report_soon)
+        agent._fencer = self._fencer
+        self._marks = marks
+        # Nothing is outdated before the first placement is given up.
+        scheduler.spawn(
+            process,
+            f"{process.name}/{process.birth}/fence",
+            self._fence,
+            lambda: bool(docker.fences or ingest.given_up()) and self._fencer.must_look(),
+        )
         loops: list[tuple[str, Callable[[], None]]] = [
             ("poll", self._poll),
             ("report", self._report),
@@ -214,6 +225,12 @@ class AgentActor:
             if self._agent._sync(0.0) is not None:
                 wanted.set()
                 self._scheduler.sleep(REST_S)
+
+    def _fence(self) -> None:
+        while True:
+            self._marks["fenced"] += self._fencer.look()
+            self._scheduler.sleep(LOOK_EVERY_S)
+            self._scheduler.wait_for(self._fencer.must_look)
 
     def _survey(self) -> None:
         news = self._agent._surveyor._news

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from node_agent.labels import EPOCH, WORKSPACE
 from reconciler.lead import LEASE
-from state.model import WITHDRAWING_VERBS, Desired, Limits, Observed, Verb
-from state.plan import Place, Plan, PlannedStep, Release
+from state.model import WITHDRAWING_VERBS, Desired, Limits, Observed, Placement, Verb
+from state.plan import Abandon, Place, Plan, PlannedStep, Proof, Release
 from state.transitions import TRANSITIONS, Cause
 from state.wire import SyncRequest
 from tests.sim.database import SimDatabase
@@ -39,7 +39,10 @@ class Conduct(Watch):
         self._boots: dict[str, tuple[str, int]] = {}
         self._nodes: dict[str, str] = {}
         self._paths: dict[tuple[Observed, frozenset[str]], frozenset[Observed]] = {}
+        self._breaker_was_open = False
         self.by_hand: set[str] = set()
+        # Pods that lost a container by somebody's hand or with a disk, and those that were told of a loss.
+        self.destroyed: set[str] = set()
         self.told_lost: set[str] = set()
         self.must_be_told: set[str] = set()
 
@@ -71,7 +74,11 @@ class Conduct(Watch):
 
     def vanished(self, pod_ids: Iterable[str | None]) -> None:
         """See Watch."""
-        self.told_lost.update(pod_id for pod_id in pod_ids if pod_id)
+        for pod_id in filter(None, pod_ids):
+            lied = any(docker.lied_s >= 0 for docker in self._truth.dockers.values())
+            if pod_id not in self.destroyed and not lied:
+                raise Violation("I10", f"{pod_id} is told to have vanished, and nothing of it has")
+            self.told_lost.add(pod_id)
 
     def lost(self, pod: PodRow, node_id: str) -> None:
         """Its container goes with its node's disk, and what was written in it is saved nowhere."""
@@ -94,7 +101,8 @@ class Conduct(Watch):
     def moved(self, pod: PodRow, node_id: str, epoch: int, before: Observed, after: Observed) -> None:
         """See Watch: the way from one state to the other, by steps that were asked for, or by the pod."""
         lied = self._truth.dockers[node_id].lied_s >= 0 and Observed.ABSENT in (before, after)
-        if before is after or pod.id in self.by_hand or lied:
+        over = self._db.workspaces[pod.workspace_id].placement != Placement(node_id, epoch)
+        if before is after or pod.id in self.by_hand or lied or over:
             return
         self._truth.checks["I5"] += 1
         asked = frozenset(self._verbs[pod.id, epoch])
@@ -176,18 +184,32 @@ class Conduct(Watch):
             if mine and int(thing.labels[EPOCH]) == line.epoch and thing.tree.data:
                 raise Violation("I13", f"{line.node_id} was given up, and {thing.name} is still on it")
 
+    def given_up(self, line: Abandon) -> None:
+        """See Watch. What was nowhere but on that node is lost to its users, and they are told so."""
+        self._marks[f"given_up:{line.proof}"] += 1
+        pods = [pod.id for pod in self._db.pods.values() if pod.workspace_id == line.workspace_id]
+        self.told_lost.update(pods)
+        self._truth.go_on_without(line.workspace_id, pods)
+
     # ---- at each record: I8 and I10 ------------------------------------------------------------------------
 
     def planned(self, plan: Plan) -> None:
         """See Watch."""
         self._truth.checks["I8"] += 1
         self._marks["breaker_open"] += plan.breaker_open
-        silent = [node_id for node_id in self._db.nodes if self._is_long_silent(node_id)]
+        self._marks["breaker_closed_again"] += self._breaker_was_open and not plan.breaker_open
+        self._breaker_was_open = plan.breaker_open
+        silent = {node_id for node_id in self._db.nodes if self._is_long_silent(node_id)}
         everything = len(silent) > 1 and len(silent) > self._limits.silent_share_max * len(self._db.nodes)
         withdrawn = [step for step in plan.steps if Verb(step.step.verb) in WITHDRAWING_VERBS]
         if everything and (withdrawn or plan.releases):
             what = withdrawn[0].step.verb if withdrawn else "a release"
             raise Violation("I8", f"most nodes are silent, and {what} was planned")
+        if everything and any(line.proof is Proof.SELF_FENCED for line in plan.abandons):
+            raise Violation("I8", "most nodes are silent, and a placement was given up")
+        for line in (*plan.steps, *plan.places, *plan.releases):
+            if line.node_id in silent:
+                raise Violation("I8", f"{line.node_id} is silent, and it is planned for: {line}")
         for decision in plan.decisions:
             pod = self._db.pods[decision.pod_id]
             if decision.satisfied and decision.generation == pod.generation > pod.satisfied_generation:
@@ -209,7 +231,8 @@ class Conduct(Watch):
         if pod.desired is Desired.RUNNING:
             honest = truth.ran_since(pod.id, node_id, since_s)
         elif pod.desired is Desired.STOPPED:
-            unused = not truth.written[pod.id] and not truth.containers(pod.id)
+            here = [found for docker, found in truth.containers(pod.id) if docker.node_id == node_id]
+            unused = not truth.written[pod.id] and not here
             honest = unused or truth.rested_since(pod.id, node_id, since_s)
         else:
             saved = pod.desired is Desired.DELETED or truth.is_saved_as_of(pod, since_s)

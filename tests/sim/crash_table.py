@@ -17,9 +17,9 @@ from tests.sim.scheduler import Armed
 from tests.sim.seams import installed
 from tests.sim.truth import Violation
 
-POD = "p-0-0"
+POD, NEIGHBOUR = "p-0-0", "p-0-1"
 SEED = 1
-PAIRS_EFFECTS_MAX = 15
+PAIRS_EFFECTS_MAX = 16
 CRASHES = ("crash_before", "crash_after")
 _STEPS_MAX = 20_000
 
@@ -33,6 +33,8 @@ class Scenario:
     name: str
     before: tuple[Act, ...]
     acts: tuple[Act, ...]
+    # What else must be so in the end.
+    after: Act = lambda _fleet: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,19 @@ class Row:
     failures: tuple[str, ...]
 
 
-def _wish(desired: Desired) -> Act:
+def _wish(desired: Desired, *pods: str) -> Act:
     def act(fleet: Fleet) -> None:
-        fleet.happen(Fault(0, POD, 0, f"wish:{desired}"))
+        for pod_id in pods or (POD,):
+            fleet.happen(Fault(0, pod_id, 0, f"wish:{desired}"))
 
     return act
 
 
 def _used(fleet: Fleet) -> None:
-    """Something is in the pod that can be lost."""
-    for docker, container in fleet.truth.containers(POD):
-        fleet.write(docker, container)
+    """Something is in the pods that can be lost."""
+    for pod_id in (POD, NEIGHBOUR):
+        for docker, container in fleet.truth.containers(pod_id):
+            fleet.write(docker, container)
 
 
 def _cordon_its_node(fleet: Fleet) -> None:
@@ -65,12 +69,31 @@ def _cordon_its_node(fleet: Fleet) -> None:
         fleet.db.nodes[node_id].cordoned = placement is not None and placement.node_id == node_id
 
 
+def _nothing_where_nobody_may_come(fleet: Fleet) -> None:
+    """A machine may be given back: a stopped pod is somebody's work, too (LAW 16)."""
+    for node in fleet.db.nodes.values():
+        docker = fleet.truth.dockers[node.id]
+        if node.cordoned and (docker.containers or docker.volumes):
+            raise Violation("I13", f"{node.id} is not empty: {[*docker.containers, *docker.volumes]}")
+
+
 _RUNNING, _ARCHIVED = _wish(Desired.RUNNING), _wish(Desired.ARCHIVED)
 SCENARIOS = (
     Scenario("archive", (_RUNNING, _used), (_ARCHIVED,)),
     Scenario("restore", (_RUNNING, _used, _ARCHIVED), (_RUNNING,)),
     Scenario("move", (_RUNNING, _used, _cordon_its_node), (_ARCHIVED, _RUNNING)),
     Scenario("delete", (_RUNNING, _used), (_wish(Desired.DELETED),)),
+    Scenario(
+        "scale-down",
+        (
+            _wish(Desired.RUNNING, POD, NEIGHBOUR),
+            _used,
+            _wish(Desired.STOPPED, NEIGHBOUR),
+            _cordon_its_node,
+        ),
+        (_wish(Desired.ARCHIVED, POD, NEIGHBOUR),),
+        _nothing_where_nobody_may_come,
+    ),
 )
 
 
@@ -88,6 +111,7 @@ def play(scenario: Scenario, faults: tuple[tuple[int, str], ...]) -> tuple[int, 
             for act in scenario.acts:
                 _until_so(fleet, act)
             effects = fleet.scheduler.effects - began
+            scenario.after(fleet)
             fleet.heal()
             Rest(fleet).converge()
         except Violation as found:

@@ -22,7 +22,7 @@ from state.model import (
     World,
 )
 from state.outbox import REFUSED_RETRY, Recorded
-from state.plan import Condition, Decision, Place, Plan, PlannedStep, Release
+from state.plan import Abandon, Condition, Decision, Place, Plan, PlannedStep, Proof, Release
 from state.wire import Action
 from tests.sim.rows import ActionRow, NodeRow, PodRow, WorkspaceRow, action_id, archive_id
 from tests.sim.views import world_of
@@ -41,6 +41,7 @@ class SimDatabase:
         self.open: dict[str, ActionRow] = {}
         self.archives: dict[tuple[str, int], ArchiveRef] = {}
         self.damaged: dict[tuple[str, int], datetime] = {}
+        self.given_up = 0
         self.attempts: dict[str, int] = {}
         self.holder = ""
         self.term = 0
@@ -201,6 +202,7 @@ class SimDatabase:
         self.watch.planned(plan)
         places = sum([self._place(line) for line in plan.places])
         releases = sum([self._release(line) for line in plan.releases])
+        releases += sum([self._abandon(line) for line in plan.abandons])
         taken_back = [row for line in plan.take_backs if (row := self._take_back(line.action_id))]
         enqueued = {step.target for step in plan.steps if self._enqueue(step)}
         decisions = sum([self._decide(decision) for decision in plan.decisions])
@@ -252,6 +254,20 @@ class SimDatabase:
         row.placement = None
         self.room_made()
         self.watch.released(line)
+        return True
+
+    def _abandon(self, line: Abandon) -> bool:
+        """See state.abandon: the proof is looked at again, and what the node was asked for is closed."""
+        row, node = self.workspaces[line.workspace_id], self.nodes[line.node_id]
+        silent = node.last_seen_at is not None and node.last_seen_at < self.clock() - line.silent_for
+        proved = node.lost if line.proof is Proof.DECLARED_LOST else silent
+        if row.placement != Placement(line.node_id, line.epoch) or not proved:
+            return False
+        row.placement, row.epoch, row.due_at = None, row.epoch + 1, self.clock()
+        for action in [open_ for open_ in self.open.values() if open_.action.workspace_id == row.id]:
+            self.close(action, ActionState.SUPERSEDED)
+        self.given_up += 1
+        self.watch.given_up(line)
         return True
 
     def _take_back(self, action_id: str) -> ActionRow | None:

@@ -118,6 +118,9 @@ class SimDocker:
     volumes: dict[str, SimVolume] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
+    # In seconds, by container; and when the agent last noted that the gateway had answered.
+    fences: dict[str, int] = field(default_factory=dict)
+    contact_s: float = float("-inf")
     # Until when each trouble lasts.
     trouble: dict[str, float] = field(default_factory=dict)
     clock_skew: int = 0
@@ -389,6 +392,7 @@ class SimDocker:
 
     def reboot(self) -> None:
         """Every container exits; the restart policy `no` keeps them so."""
+        self.contact_s = float("-inf")
         for container in list(self.containers.values()):
             self.stop_now(container.id)
 
@@ -418,6 +422,7 @@ class SimDocker:
         self.volumes.clear()
         self.sessions.clear()
         self.epochs.clear()
+        self.fences = {}
 
     def _container(self, container_id: str) -> SimContainer:
         try:

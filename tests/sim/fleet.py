@@ -14,6 +14,7 @@ from node_agent.runtime import Status
 from state.model import Desired, Limits
 from tests.sim import happenings
 from tests.sim.actors import AgentActor, ReconcilerActor
+from tests.sim.chores import Caretakers
 from tests.sim.conduct import Conduct
 from tests.sim.database import SimDatabase
 from tests.sim.docker import SimContainer, SimDocker, at
@@ -60,7 +61,7 @@ class Fleet:
             seed,
             on_kill=self._killed,
             on_zombie=self._replace,
-            on_touch=lambda process: happenings.touch(self, process.name),
+            on_touch=lambda process, key: happenings.touch(self, process.name, key),
         )
         self.db, self.ingest = self._database(server)
         self.truth = Truth(self.scheduler, self.db)
@@ -86,6 +87,7 @@ class Fleet:
         self.wishes = 0
         # Until when a node's agent is not started after a boot of its machine.
         self.late_agents: dict[str, float] = {}
+        self.caretakers: Caretakers | None = None
         self._start_everybody()
 
     def _database(self, server: SimServer | None) -> tuple[SimDatabase, Ingest]:
@@ -121,6 +123,14 @@ class Fleet:
         )
         actor.gateway.cut_until_s = cut_until_s
         self.agents[node_id] = actor
+        if self.caretakers is not None:
+            self.caretakers.attend(actor)
+
+    def begin_chores(self) -> None:
+        """From now on, each node has somebody who clears away, compacts and takes checkpoints."""
+        self.caretakers = Caretakers(self)
+        for actor in self.agents.values():
+            self.caretakers.attend(actor)
 
     def _start_reconciler(self, name: str) -> None:
         ReconcilerActor(self.db, self.scheduler, self._process(name), self.limits)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status
-from state.model import Desired, Verb
+from state.model import Desired, Failover, Verb
 from state.wire import SyncReply
-from tests.sim.docker import SimContainer, SimDocker
+from tests.sim.docker import SimContainer, SimDocker, at
 from tests.sim.schedule import NODES, PODS, Fault
 from tests.sim.scheduler import Process
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 USED_S = 0.3
 FLAP_EVERY_S = 0.5
 LATE_AGENT_S = 45.0
+SIGNED_AFTER_S = 60.0
 CLOCK_SET_BOOTS = 1000
 LATE_ACTIONS_MAX = 5
 
@@ -36,18 +37,21 @@ def happen(fleet: "Fleet", fault: Fault) -> None:
         fleet.db.poisoned = fault.actor
     elif kind.startswith("store_"):
         fleet.store.trouble[kind] = until_s
-    elif kind in ("partition", "partition_all", "reply_cut"):
-        for node_id in NODES if kind == "partition_all" else (fault.actor,):
-            gateway = fleet.agents[node_id].gateway
-            if kind == "reply_cut":
-                gateway.deaf_until_s = until_s
-            else:
-                gateway.cut_until_s = until_s
+    elif kind == "reply_cut":
+        fleet.agents[fault.actor].gateway.deaf_until_s = until_s
+    elif kind.startswith("partition"):
+        for node_id in _cut_off(fault):
+            fleet.agents[node_id].gateway.cut_until_s = until_s
     elif fault.actor in PODS:
         for docker in fleet.truth.dockers.values():
             docker.trouble[f"{kind} {fault.actor}"] = until_s
     else:
         fleet.truth.dockers[fault.actor].trouble[kind] = until_s
+
+
+def _cut_off(fault: Fault) -> tuple[str, ...]:
+    others = tuple(node_id for node_id in NODES if node_id != fault.actor)
+    return {"partition": (fault.actor,), "partition_others": others, "partition_all": NODES}[fault.kind]
 
 
 # ---- to pods -------------------------------------------------------------------------------------------
@@ -91,9 +95,9 @@ def _write_and_stop(fleet: "Fleet", docker: SimDocker, container: SimContainer) 
     fleet.scheduler.spawn(Process("hand"), "hand", body)
 
 
-def touch(fleet: "Fleet", node_id: str) -> None:
-    """All that has stopped on this node at its live placement is started, used and stopped, in one moment."""
-    for pod_id in PODS:
+def touch(fleet: "Fleet", node_id: str, key: str) -> None:
+    """The stopped pod on this node whose archive is looked at is started, used and stopped, in one moment."""
+    for pod_id in (pod_id for pod_id in PODS if f"/{pod_id}/" in key):
         for docker, found in _live(fleet, pod_id):
             if docker.node_id == node_id and found.status is not Status.RUNNING:
                 docker.start_now(found.id)
@@ -112,6 +116,7 @@ def _remove_by_hand(fleet: "Fleet", fault: Fault) -> None:
     saved = fleet.truth.content(pod.archive) if pod.archive else b""
     for docker, found in _live(fleet, fault.actor):
         if found.tree.data == saved and found.status is not Status.RUNNING:
+            fleet.conduct.destroyed.add(fault.actor)
             docker.forget(found)
 
 
@@ -138,6 +143,36 @@ def _lose_disk(fleet: "Fleet", fault: Fault) -> None:
             fleet.scheduler.kill(actor.process)
     fleet.truth.lose(fault.actor)
     _kill_agents(fleet, fault.actor)
+
+
+def _lose_node(fleet: "Fleet", fault: Fault) -> None:
+    """It loses power, and an admin signs that it will not come back (LAW 6); it does all the same."""
+    if fleet.scheduler.fired["lose_blob"]:
+        return
+    fleet.late_agents[fault.actor] = fleet.scheduler.now_s + fault.arg
+    _reboot(fleet, fault)
+
+    def body() -> None:
+        fleet.scheduler.sleep(SIGNED_AFTER_S)
+        node = fleet.db.nodes[fault.actor]
+        silent_for = fleet.db.clock() - (node.last_seen_at or at(0))
+        if silent_for > fleet.limits.node_silent_after:
+            node.lost_at, node.cordoned = fleet.db.clock(), True
+            fleet.db.wake_users_of(node.id)
+
+    fleet.scheduler.spawn(Process("admin"), "admin", body)
+
+
+def _fail_over(fleet: "Fleet", fault: Fault) -> None:
+    """Its user would rather go on from the last archive than wait for a silent node."""
+    pod = fleet.db.pods[fault.actor]
+    pod.failover, pod.generation, pod.due_at = (
+        Failover.FROM_LAST_ARCHIVE,
+        pod.generation + 1,
+        fleet.db.clock(),
+    )
+    fleet.wishes += 1
+    fleet.truth.wished(pod.id)
 
 
 def _lose_journal(fleet: "Fleet", fault: Fault) -> None:
@@ -189,6 +224,8 @@ def _lose_blob(fleet: "Fleet", fault: Fault) -> None:
         return
     if (
         fleet.scheduler.fired["disk_lost"]
+        or fleet.scheduler.fired["node_lost"]
+        or fleet.scheduler.fired["failover"]
         or pod.archive is None
         or not any(
             found.tree.data == fleet.truth.written[pod.id] for _, found in fleet.truth.containers(pod.id)
@@ -225,6 +262,9 @@ _AT_ONCE: dict[str, Callable[["Fleet", Fault], None]] = {
     "reboot": _reboot,
     "reboot_late": _reboot_late,
     "disk_lost": _lose_disk,
+    "node_lost": _lose_node,
+    "failover": _fail_over,
+    "chores": lambda fleet, _fault: fleet.begin_chores(),
     "journal_lost": _lose_journal,
     "clock_set": _set_clock,
     "late_actions": _late_actions,

@@ -3,11 +3,14 @@
 import errno
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, tzinfo
+from pathlib import Path
 
 from node_agent.errors import DiskFull, StepError
+from node_agent.fencer import NOTE_EVERY_S, Fencer, Fences
 from node_agent.journal import Journal
+from node_agent.parts import Parts
 from node_agent.runtime import Volume, VolumeState
 from tests.sim.docker import SimDocker, at
 from tests.sim.scheduler import Scheduler
@@ -99,6 +102,52 @@ class SimJournal(Journal):
     def _write(self, epochs: dict[str, int]) -> None:
         self._docker.epochs.clear()
         self._docker.epochs.update(epochs)
+
+
+class SimFences(Fences):
+    """Production's fences, with their file on the simulated disk."""
+
+    def __init__(self, docker: SimDocker) -> None:
+        self._docker = docker
+        self._lock = threading.Lock()
+        self._seconds = dict(docker.fences)
+
+    def set(self, container_id: str, seconds: int | None) -> None:
+        """See Fences."""
+        after = {key: kept for key, kept in self._seconds.items() if key != container_id}
+        after |= {} if seconds is None else {container_id: seconds}
+        if after != self._seconds:
+            self._docker.scheduler.call(
+                "host.write_fences", lambda: self._write(after), OSError, mutates=True
+            )
+
+    def _write(self, after: dict[str, int]) -> None:
+        if self._docker.has("disk_full"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._docker.fences = self._seconds = after
+
+
+class SimFencer(Fencer):
+    """Production's fencer on the virtual clock, with its note on the simulated disk."""
+
+    def __init__(self, docker: SimDocker, parts: Parts, stopped: Callable[[], None]) -> None:
+        scheduler = docker.scheduler
+        super().__init__(
+            docker, parts.journal, parts.fences, stopped, Path("/nonexistent"), lambda: scheduler.now_s
+        )
+        self._docker = docker
+        self._contact_at_s = docker.contact_s if parts.fences.all() else scheduler.now_s
+
+    def contact(self, asked_at_s: float) -> None:
+        """See Fencer."""
+        self._contact_at_s = max(self._contact_at_s, asked_at_s)
+        if self._contact_at_s - self._docker.contact_s > NOTE_EVERY_S:
+            self._docker.contact_s = self._contact_at_s
+
+    def must_look(self) -> bool:
+        """Whether `look` has anything to look for."""
+        fences = self._fences.all().values()
+        return self._stale.is_set() or any(self.silent_s() > seconds for seconds in fences)
 
 
 class SimFirewall:

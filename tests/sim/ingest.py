@@ -66,6 +66,10 @@ class Ingest:
         """Whether the database is in this trouble now."""
         return self._db.clock() < at(self._db.trouble.get(trouble, 0.0))
 
+    def given_up(self) -> int:
+        """How many placements were ended without their nodes' word."""
+        return self._db.given_up
+
     # ---- up ------------------------------------------------------------------------------------------------
 
     def ingest(self, request: SyncRequest) -> Ingested:
@@ -188,6 +192,7 @@ class Ingest:
             gone: dict[str, Any] = {"state": WorkspaceObserved.ABSENT, "volume": "", "fingerprint": None}
             workspace.observed = workspace.observed.model_copy(update=gone)
             workspace.due_at = now
+        self._marks["stale_kept"] += any(oddity.kind == "stale_container" for oddity in comparison.present)
         self._marks["container_vanished"] += len(comparison.vanished)
         db.watch.vanished(oddity.pod_id for oddity in comparison.vanished)
         for exited in comparison.exits:

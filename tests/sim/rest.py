@@ -114,7 +114,7 @@ class Rest:
     def _check_leaks(self) -> None:
         """Nothing half made, and nothing of a former placement without a zombie to blame it on."""
         self._truth.checks["I11"] += 1
-        blamed = bool(_LEAVES_STRAYS & self._scheduler.fired.keys())
+        blamed = bool(_LEAVES_STRAYS & self._scheduler.fired.keys()) or self._db.given_up > 0
         for docker in self._truth.dockers.values():
             for container in docker.containers.values():
                 if is_partial(container.name):

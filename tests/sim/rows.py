@@ -9,6 +9,7 @@ from state.model import (
     ActionState,
     ArchiveRef,
     Desired,
+    Failover,
     Failure,
     Observed,
     ObservedPod,
@@ -40,6 +41,7 @@ class PodRow:
     since: datetime | None = None
     condition: Condition | None = None
     reason: str | None = None
+    failover: Failover = Failover.WAIT
 
     def observed_at(self, placement: Placement | None) -> ObservedPod | None:
         """What counts at the live placement."""
@@ -130,6 +132,13 @@ class NodeRow:
     last_seen_at: datetime | None = None
     engine_error: str | None = None
     report: Report | None = None
+    lost_at: datetime | None = None
+
+    @property
+    def lost(self) -> bool:
+        """An admin has signed for it, and it has not been heard since."""
+        heard_since = self.last_seen_at is not None and self.lost_at and self.last_seen_at > self.lost_at
+        return self.lost_at is not None and not heard_since
 
 
 def known_row(pod: PodRow, placement: Placement | None, **more: Any) -> dict[str, Any]:

@@ -33,8 +33,8 @@ CALL_FAULTS = (
     # Killed with a request on its way: the engine, the store or the gateway gets it later all the same.
     "crash_late",
 )
-# Right before the call, what has stopped on this node is started, used and stopped by hand. Only for calls
-# to the store: between the last look at a container and its removal nobody can be kept out.
+# Right before a call to the store, the stopped pod whose archive it is about is started, used and stopped by
+# hand. No other pod: between the last look at a container and its removal nobody can be kept out.
 TOUCH = "touch"
 # Two agents at work on one disk. Never drawn: production's lock on the data directory rules it out, and a
 # regression file shows what would be lost without that lock.
@@ -47,6 +47,8 @@ NODE_FAULTS = (
     "engine_slow",
     "partition",
     "partition_all",
+    # All nodes but this one are cut off: there is still somebody to whom harm could be done.
+    "partition_others",
     "reply_cut",
     "disk_full",
     "disk_lost",
@@ -154,47 +156,6 @@ def draw(seed: int, steps: int) -> Schedule:
     faults += [Fault(0, pod, 0, "wish:running") for pod in PODS]
     faults += [_fault(random, steps) for _ in range(max(3, steps // 120))]
     return Schedule(seed, steps, tuple(in_order(faults)))
-
-
-def late_deliveries(seed: int) -> Schedule:
-    """A user who comes and goes on one node, which is told again what it has been told long before."""
-    random = Random(f"late {seed}")
-    faults = [Fault(0, node_id, 0, "cordon") for node_id in NODES[1:]]
-    wishes = ((0, Desired.RUNNING), (300, Desired.ARCHIVED), (750, Desired.RUNNING))
-    faults += [Fault(step, PODS[0], 0, f"wish:{wished}") for step, wished in wishes]
-    faults += [Fault(0, PODS[1], 0, "wish:running"), Fault(200, PODS[1], 0, "wish:archived")]
-    faults += [
-        Fault(random.randrange(600), NODES[0], random.randrange(1, 3), "duplicate", "net.actions")
-        for _ in range(60)
-    ]
-    return Schedule(seed, 1500, tuple(in_order(faults)))
-
-
-def late_effects(seed: int) -> Schedule:
-    """Users who come back while agents are killed with requests to the engine on their way.
-
-    And what was asked under earlier placements is delivered once more to agents that know nothing of it.
-    """
-    random = Random(f"late effects {seed}")
-    faults = [Fault(0, node_id, 0, "cordon") for node_id in NODES[1:]]
-    for pod_id in PODS[1:3]:
-        faults += [
-            Fault(step + random.randrange(60), pod_id, 0, f"wish:{wished}")
-            for step, wished in ((0, Desired.RUNNING), (250, Desired.ARCHIVED), (1150, Desired.RUNNING))
-        ]
-    # At the end somebody changes their mind while their workspace is being made.
-    opened = random.randrange(1880, 1940)
-    faults += [
-        Fault(opened, PODS[3], 0, "wish:running"),
-        Fault(opened + random.randrange(20, 90), PODS[3], 0, "wish:archived"),
-    ]
-    for _ in range(8):
-        port = random.choice(("docker.create", "docker.create_volume", "docker.create", "net.sync"))
-        faults.append(Fault(random.randrange(1700), NODES[0], 1, "crash_late", port, 5.0))
-    faults += [Fault(random.randrange(1300, 1900), NODES[0], 0, "late_actions") for _ in range(6)]
-    faults += [Fault(step, NODES[0], random.randrange(1, 3), TOUCH, "store.head") for step in (280, 400, 600)]
-    faults += [Fault(random.randrange(300, 700), random.choice(PODS[1:3]), 0, "lose_blob") for _ in range(12)]
-    return Schedule(seed, 2000, tuple(in_order(faults)))
 
 
 def in_order(faults: Iterable[Fault]) -> list[Fault]:

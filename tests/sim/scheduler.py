@@ -66,7 +66,7 @@ class Scheduler:
     seed: int
     on_kill: Callable[[Process], None] = lambda _process: None
     on_zombie: Callable[[Process], None] = lambda _process: None
-    on_touch: Callable[[Process], None] = lambda _process: None
+    on_touch: Callable[[Process, str], None] = lambda _process, _detail: None
     now_s: float = 0.0
     steps: int = 0
     effects: int = 0
@@ -97,8 +97,14 @@ class Scheduler:
         if self.echo is not None:
             self.echo(text)
 
-    def spawn(self, process: Process, name: str, body: Callable[[], None]) -> None:
-        """A new thread of a process."""
+    def spawn(
+        self,
+        process: Process,
+        name: str,
+        body: Callable[[], None],
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
+        """A new thread of a process; with `ready`, it takes its first step only once that holds."""
 
         def run() -> None:
             try:
@@ -106,7 +112,8 @@ class Scheduler:
             except Killed:
                 return
 
-        self.actors.append(Actor(name, process, greenlet(run, parent=self._main)))
+        starts_at_s = 0.0 if ready is None else NEVER_S
+        self.actors.append(Actor(name, process, greenlet(run, parent=self._main), starts_at_s, ready))
 
     def kill(self, process: Process) -> None:
         """Now, wherever it is."""
@@ -202,6 +209,8 @@ class Scheduler:
         self.tell(f"{actor.name} {port} {detail}{' !' + fault.kind if fault else ''}")
         if fault is not None:
             self.fired[fault.kind] += 1
+            if fault.kind == TOUCH:
+                self.on_touch(actor.process, detail)
             self._before(fault, actor, port, effect, error)
         result = effect()
         if fault is not None:
@@ -236,8 +245,6 @@ class Scheduler:
             raise Killed
         if fault.kind == "error_before":
             raise error("simulated, before the effect")
-        if fault.kind == TOUCH:
-            self.on_touch(actor.process)
         if fault.kind == "delay":
             self.sleep(fault.arg)
         if fault.kind in ("pause", "zombie"):

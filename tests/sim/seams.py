@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from node_agent import agent, archives, perform, survey
-from node_agent.archive import commit, upload
+from node_agent import agent, archives, compacting, perform, survey
+from node_agent.archive import commit, compact, upload
 from reconciler import lead, tick
 from tests.sim.host import SimTime
 from tests.sim.trees import Trees
@@ -36,6 +36,8 @@ def installed(time: SimTime, trees: Trees) -> Iterator[None]:
         (archives, "datetime", time),
         (archives, "tree_fingerprint", trees.fingerprint),
         (archives, "restore_archive", trees.restore),
+        (compact, "_rewrite", trees.rewrite),
+        (compacting, "is_worth_compacting", lambda _manifest: True),
         (commit, "scan_tree", trees.scan),
         (commit, "tree_fingerprint", trees.fingerprint),
         (commit, "both", lambda one, other: (one(), other())),

@@ -34,8 +34,8 @@ class SimStore(Store):
         self.objects: dict[str, bytes] = {}
         self.digests: dict[str, str] = {}
         self.trouble: dict[str, float] = {}
+        self.modified_s: dict[str, float] = {}
         self.mutations = 0
-        self.uploads = 0
         self._scheduler = scheduler
         self._changed = changed
 
@@ -59,6 +59,7 @@ class SimStore(Store):
         """The effect of any put."""
         self.objects[key] = data
         self.digests[key] = hashlib.sha256(data).hexdigest()
+        self.modified_s[key] = self._scheduler.now_s
         self.mutations += 1
         self._changed(kind, key)
 
@@ -122,6 +123,36 @@ class SimStore(Store):
             self._changed("delete", key)
 
         self.call("delete", check_key(key), effect, mutates=True)
+
+    def entries(
+        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
+    ) -> tuple[StoredEntry, ...]:
+        """See Store."""
+
+        def effect() -> tuple[StoredEntry, ...]:
+            keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)[:limit]
+            return tuple(map(self._entry, keys))
+
+        return self.call("entries", prefix, effect)
+
+    def _entry(self, key: str) -> StoredEntry:
+        return StoredEntry(key, len(self.objects[key]), at(self.modified_s[key]), self.digests[key])
+
+    def delete_if_same(self, entry: StoredEntry) -> bool:
+        """See Store."""
+
+        def effect() -> bool:
+            if entry.key in self.objects and self._entry(entry.key) == entry:
+                del self.objects[entry.key], self.digests[entry.key]
+                self.mutations += 1
+                self._changed("delete", entry.key)
+            return entry.key not in self.objects
+
+        return self.call("delete_if_same", entry.key, effect, mutates=True)
+
+    def clock(self) -> datetime:
+        """See Store."""
+        return at(self._scheduler.now_s)
 
     def probe(self) -> StoreCapabilities:
         """See Store."""

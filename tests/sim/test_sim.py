@@ -29,7 +29,7 @@ from tests.sim.schedule import (
 
 ROOT = Path(__file__).resolve().parents[2]
 REGRESSIONS = sorted((ROOT / "tests" / "regressions").glob("*.json"))
-FIXED_SEEDS = range(200)
+FIXED_SEEDS = range(150)
 STEPS = 3000
 SMALL_STEPS = 600
 
@@ -68,7 +68,7 @@ schedules = st.builds(
 
 
 def test_fixed_seeds_break_no_invariant_and_reach_every_mark() -> None:
-    """Two hundred fleets hold all invariants, and meet everything that is hard at least once."""
+    """A hundred and fifty fleets hold all invariants, and meet everything that is hard at least once."""
     totals = Totals()
     for outcome, so_far in campaign(FIXED_SEEDS, STEPS):
         totals = so_far
@@ -100,7 +100,7 @@ def test_regressions_stay_as_they_are_said_to_be(path: Path) -> None:
 
 
 def test_every_crash_point_of_the_small_spaces_converges() -> None:
-    """Archive, restore, move and delete survive a kill before and after each of their effects."""
+    """Archive, restore, move, delete and a drain survive a kill before and after each of their effects."""
     rows = list(crash_table(pairs=False))
 
     assert [row.failures for row in rows] == [()] * len(SCENARIOS)

@@ -85,6 +85,19 @@ class Trees:
         )
         return Captured(blob, ())
 
+    def rewrite(self, store: Store, manifest: Manifest, key: str, _progress: object) -> BlobRef:
+        """Stands for the compaction's `_rewrite`: the layers' content as one."""
+        data = b""
+        for blob in manifest.blobs:
+            with store.open_reader(blob.key) as chunks:
+                data += b"".join(chunks)
+        with store.open_writer(key) as writer:
+            writer.write(data)
+            stored = writer.commit()
+        return BlobRef(
+            key=stored.key, size_bytes=stored.size_bytes, sha256=stored.sha256, tar_bytes=len(data)
+        )
+
     def restore(self, store: Store, manifest: Manifest, target_dir: Path, **_options: Any) -> None:
         """Stands for `restore_archive`: unpacks as it reads, and knows at the end whether all was well."""
         tree = self._open(target_dir)

@@ -5,8 +5,10 @@ Names as in docs/reliability.md. A violation ends the run at the step where it h
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from node_agent.copies import ATTEMPTS_FROM
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status, VolumeState
 from state.model import ArchiveRef, Desired
@@ -50,6 +52,8 @@ class Truth:
         self.swept = 0
         # What had been written when a disk was lost with it.
         self.before_loss: dict[str, bytes] = {}
+        # Archives that are not needed any more, and since when; all others have to be readable.
+        self.retired_s: dict[tuple[str, int], float] = {}
         self._dirty = False
 
     @property
@@ -80,18 +84,29 @@ class Truth:
         self.checks["I9"] += 1
         if what == "manifest":
             self._check_source(key)
+        if what == "delete":
+            self._check_readable(key)
         for manifest_key in self._manifests_of(key) if what != "manifest" else [key]:
             if self._content_of(manifest_key) is None:
                 raise Violation("I9", f"{what} of {key}: {manifest_key} names blobs that are not there so")
 
+    def _check_readable(self, key: str) -> None:
+        """No archive that was acknowledged, and is not retired, ever becomes unreadable."""
+        for (target, number), archive in self._db.archives.items():
+            needed = (target, number) not in self.retired_s and (target, number) not in self._db.damaged
+            if needed and self.content(archive) is None:
+                raise Violation("I9", f"archive {number} of {target} was readable before {key} was deleted")
+
     def _check_source(self, key: str) -> None:
         """LAW 7: what is saved as stopped has stopped."""
         manifest = json.loads(self.store.objects[key])
+        if manifest["attempt"] >= ATTEMPTS_FROM:
+            return  # a checkpoint, taken live
         made_of = manifest["fingerprint"]
         for docker in self.dockers.values():
             source = docker.containers.get(made_of.get("container_id", ""))
             runs = source is not None and source.status is Status.RUNNING
-            if source and runs and source.started_at == made_of["started_at"] and not manifest.get("live"):
+            if source and runs and source.started_at == made_of["started_at"]:
                 raise Violation("I9", f"{key} was made of {source.id} while it ran")
 
     def wished(self, pod_id: str) -> None:
@@ -114,7 +129,9 @@ class Truth:
         before = dict(self.written)
         docker = self.dockers[node_id]
         held = {found.pod_id for found in docker.containers.values() if found.whole and found.tree.data}
-        self.conduct.by_hand.update(found.pod_id for found in docker.containers.values())
+        mine = {found.pod_id for found in docker.containers.values()}
+        self.conduct.by_hand |= mine
+        self.conduct.destroyed |= mine
         for found in docker.containers.values():
             self._last_s[found.pod_id, node_id, found.status] = self.now_s
         docker.wipe()
@@ -128,6 +145,15 @@ class Truth:
         for pod_id in sorted(held):
             self.conduct.lost(self._db.pods[pod_id], node_id)
         self._dirty = True
+
+    def go_on_without(self, workspace_id: str, pods: Sequence[str]) -> None:
+        """A placement was given up: from here on, its users' work is what their last archives have."""
+        owners = [self._db.workspaces[workspace_id], *(self._db.pods[pod_id] for pod_id in pods)]
+        for owner in owners:
+            saved = (self.content(owner.archive) if owner.archive else None) or b""
+            if self.written[owner.id] != saved:
+                self.before_loss[owner.id], self.written[owner.id] = self.written[owner.id], saved
+                self._lengths[owner.id] = [(0.0, len(saved))]
 
     def _is_somewhere(self, owner: PodRow | WorkspaceRow) -> bool:
         trees = [found.tree for _, found in self.containers(owner.id)]

@@ -45,6 +45,7 @@ def _node_view(db: "SimDatabase", node: NodeRow) -> NodeView:
         open_starts=sum(row.verb is Verb.START_POD for row in here),
         open_actions=len(here),
         engine_error=node.engine_error,
+        lost=node.lost,
     )
 
 
@@ -92,6 +93,7 @@ def _pod_view(db: "SimDatabase", pod: PodRow, workspace: WorkspaceRow) -> PodVie
         generation=pod.generation,
         satisfied_generation=pod.satisfied_generation,
         image_id=pod.image_id,
+        failover=pod.failover,
         observed=seen,
         archive=pod.archive,
         open_action=open_action.view() if open_action else None,

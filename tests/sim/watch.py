@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from state.model import Observed
-from state.plan import Place, Plan, PlannedStep, Release
+from state.plan import Abandon, Place, Plan, PlannedStep, Release
 from state.wire import SyncRequest
 from tests.sim.rows import ActionRow, PodRow
 
@@ -28,6 +28,9 @@ class Watch:
 
     def released(self, line: Release) -> None:
         """A placement has just been freed."""
+
+    def given_up(self, line: Abandon) -> None:
+        """A placement on a silent node has just been ended without the node's word."""
 
     def enqueued(self, step: PlannedStep) -> None:
         """A step has been enqueued."""
