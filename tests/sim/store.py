@@ -158,26 +158,6 @@ class SimStore(Store):
         """See Store."""
         return StoreCapabilities(conditional_put=True, conditional_complete=True)
 
-    def entries(
-        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
-    ) -> tuple[StoredEntry, ...]:
-        """See Store; a version is of the bytes, and nothing is old here."""
-        keys = [key for key in self.list(prefix) if key > after][:limit]
-        return tuple(
-            StoredEntry(key, len(self.objects[key]), self.clock(), self.digests[key]) for key in keys
-        )
-
-    def delete_if_same(self, entry: StoredEntry) -> bool:
-        """See Store."""
-        if self.head(entry.key) is not None and self.digests[entry.key] != entry.version:
-            return False
-        self.delete(entry.key)
-        return True
-
-    def clock(self) -> datetime:
-        """See Store."""
-        return at(self._scheduler.now_s)
-
     def drop_unfinished(self, older_than: timedelta) -> int:
         """See Store: nothing unfinished is left here."""
         return 0

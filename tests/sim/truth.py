@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from node_agent.copies import ATTEMPTS_FROM
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status, VolumeState
+from state.copy_wire import COPY_ATTEMPTS_FROM
 from state.model import ArchiveRef, Desired
 from tests.sim.database import SimDatabase
 from tests.sim.docker import SimContainer, SimDocker, SimVolume
@@ -100,7 +100,7 @@ class Truth:
     def _check_source(self, key: str) -> None:
         """LAW 7: what is saved as stopped has stopped."""
         manifest = json.loads(self.store.objects[key])
-        if manifest["attempt"] >= ATTEMPTS_FROM:
+        if manifest["attempt"] >= COPY_ATTEMPTS_FROM:
             return  # a checkpoint, taken live
         made_of = manifest["fingerprint"]
         for docker in self.dockers.values():
