@@ -68,12 +68,6 @@ def _stopped(engine: OwnEngine) -> None:
     engine.start()
 
 
-def _killed(engine: OwnEngine) -> None:
-    engine.kill()
-    time.sleep(AWAY_S)
-    engine.start()
-
-
 def _hung(engine: OwnEngine) -> None:
     engine.pause()
     time.sleep(5 * AWAY_S)
@@ -81,7 +75,7 @@ def _hung(engine: OwnEngine) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("fault", [_stopped, _killed, _hung])
+@pytest.mark.parametrize("fault", [_stopped, _hung])
 def test_an_engine_that_goes_away_in_the_middle_loses_nothing(
     engine: OwnEngine, learner: Learner, fault: Callable[[OwnEngine], None]
 ) -> None:
