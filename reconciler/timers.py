@@ -27,14 +27,15 @@ def start_timers(
     db: Database, limits: Limits, lead: Lead, resync: Callable[[], None], outage: Outage
 ) -> Clockwork:
     """Start them; the caller stops them."""
-    timers, no_jitter = Clockwork(), timedelta(0)
+    timers = Clockwork()
     for name, job, every, jitter in (
-        ("lead", lead.attend, RENEW_EVERY, no_jitter),
-        ("silence", lambda: look_for_silence(db, limits, lead), SILENCE_EVERY, no_jitter),
+        ("lead", lead.attend, RENEW_EVERY, None),
+        ("silence", lambda: look_for_silence(db, limits, lead), SILENCE_EVERY, None),
         ("resync", resync, RESYNC_EVERY, RESYNC_JITTER),
-        ("chores", lambda: look_for_chores(db, limits, lead), CHORES_EVERY, no_jitter),
+        ("chores", lambda: look_for_chores(db, limits, lead), CHORES_EVERY, None),
     ):
-        timers.start(name, surviving(name, job, outage), every.total_seconds(), jitter.total_seconds())
+        timers.add(name, surviving(name, job, outage), every, jitter)
+    timers.start()
     return timers
 
 

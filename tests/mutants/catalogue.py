@@ -138,6 +138,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/integration/test_proxy_vanished.py",),
     ),
     Mutant(
+        "a clock that is set back stops the timers",
+        "LAW 13",
+        "reconciler/clockwork.py",
+        "self._all_due()",
+        "pass",
+        ("tests/unit/reconciler/test_clockwork.py",),
+    ),
+    Mutant(
         "a worker sleeps in accept",
         "LAW 15",
         "compose/listeners.py",
