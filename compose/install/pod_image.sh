@@ -35,7 +35,9 @@ record_pod_image() {
 get_base_image_title() { echo "Get $base_image"; }
 get_base_image_help() { echo 'Neither an image registry nor a Debian mirror could be used: the log has both reasons.'; }
 
+# Both images are looked for again: an engine that was not running when the steps were planned may have them.
 get_base_image() {
+    if has_image "$pod_image" || has_image "$base_image"; then return; fi
     if timeout "$pull_s_max" "${engine[@]}" pull "$base_image"; then return; fi
     echo "== no registry gave $base_image: it is made here, with debootstrap"
     has debootstrap || install_debootstrap
@@ -70,6 +72,7 @@ build_pod_image_title() { echo "Build the pod image $pod_image"; }
 build_pod_image_help() { echo 'Building needs a Debian mirror, and 3 GB free where Docker keeps its data.'; }
 
 build_pod_image() {
+    if has_image "$pod_image"; then return; fi
     local variable
     local -a arguments=()
     for variable in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
