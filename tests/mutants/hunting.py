@@ -1,9 +1,10 @@
 """`python -m tests.mutants.hunting [WORDS]`: deliberate bugs, and how soon the simulation catches each one.
 
-Prints the table: mutant, caught by, steps to catch. Exit code 1 if one survived the budget. All of them
-take two cores that have nothing else to do about ten minutes.
+Each hunt ends with the first catch, or with its budget of steps. Prints the table: mutant, caught by, steps
+to catch. Exit code 1 if one survived. All of them take two cores that have nothing else to do some minutes.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -49,11 +50,11 @@ def hunt_for(mutant: Mutant) -> Verdict:
         return Verdict(mutant, ended.returncode == 0, said[-1] if said else "nothing")
 
 
-def hunt_all(wanted: str = "") -> list[Verdict]:
-    """Hunt for every mutant whose name has these words in it, and print the table."""
+def hunt_all(wanted: str = "", jobs: int | None = None) -> list[Verdict]:
+    """Hunt for every mutant whose name has these words in it, so many at a time, and print the table."""
     console = Console(width=150)
     verdicts = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         for verdict in pool.map(hunt_for, [mutant for mutant in SIM_MUTANTS if wanted in mutant.name]):
             verdicts.append(verdict)
             console.print(f"{verdict.mutant.law:7} {verdict.mutant.name}: {verdict.said}", highlight=False)
@@ -74,7 +75,11 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
 
 def main() -> int:
     """Hunt for those that are named on the command line, or for all."""
-    verdicts = hunt_all(" ".join(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description="Deliberate bugs, and what in the simulation catches them.")
+    parser.add_argument("words", nargs="*", help="of a mutant's name; none: all")
+    parser.add_argument("--jobs", type=int, help="hunts at a time; one for each core by default")
+    asked = parser.parse_args()
+    verdicts = hunt_all(" ".join(asked.words), asked.jobs)
     caught = sum(verdict.caught for verdict in verdicts)
     print(f"{caught} caught, {len(verdicts) - caught} survived; budget {STEPS_MAX:,} steps each")
     return 0 if caught == len(verdicts) else 1

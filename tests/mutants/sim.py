@@ -294,8 +294,8 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "a former boot of an agent is believed",
         "LAW 11",
         _INGEST,
-        "        if request.boot_id in node.former_boots:\n            return False",
-        "        if False:\n            return False",
+        "        if request.boot_id in node.former_boots:",
+        "        if False:",
     ),
     _bug(
         "a damaged archive is gone by for ever",
@@ -303,5 +303,19 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         _INGEST,
         " and self._db.note_damage(row, owner):",
         " and False:",
+    ),
+    _bug(
+        "nobody falls back to the archive before a damaged one",
+        "LAW 8",
+        _DATABASE,
+        "        if not source_is_there and not (again and self._may_fall_back()):",
+        "        if not source_is_there:",
+    ),
+    _bug(
+        "an archive that was left as damaged is fallen back to",
+        "LAW 8",
+        _DATABASE,
+        " and (key, of_number) not in self.damaged\n",
+        "\n",
     ),
 )

@@ -92,7 +92,7 @@ class SimGateway:
 
         detail = f"#{request.sequence} results={len(request.results)}"
         ingested = scheduler.call(
-            "net.sync", up, _lost, detail=detail, duplicate=lambda: self._again(request)
+            "net.sync", up, _lost, detail=detail, duplicate=lambda after_s: self._again(request, after_s)
         )
         if not ingested.current:
             raise GatewayError("stale_report", retry_soon=True, overtaken=True)
@@ -107,23 +107,23 @@ class SimGateway:
             lambda: reply,
             _lost,
             detail=f"actions={len(reply.actions)}",
-            duplicate=lambda: self._told_again(reply),
+            duplicate=lambda after_s: self._told_again(reply, after_s),
         )
 
-    def _again(self, request: SyncRequest) -> None:
+    def _again(self, request: SyncRequest, after_s: float | None) -> None:
         """The same message arrives once more, later."""
 
         def arrive() -> None:
-            self._scheduler.sleep(self._scheduler.random.uniform(0.01, 20))
+            self._scheduler.sleep(after_s or self._scheduler.random.uniform(0.01, 20))
             self._scheduler.call("net.duplicate", lambda: self._ingest.ingest(request), _lost)
 
         self._scheduler.spawn(Process("network"), "network", arrive)
 
-    def _told_again(self, reply: SyncReply) -> None:
+    def _told_again(self, reply: SyncReply, after_s: float | None) -> None:
         """The same actions are delivered once more, perhaps long after they were done."""
 
         def arrive() -> None:
-            self._scheduler.sleep(self._scheduler.random.uniform(0.01, 150))
+            self._scheduler.sleep(after_s or self._scheduler.random.uniform(0.01, 150))
             self._scheduler.tell(f"{self._node_id} is told again: {[action.id for action in reply.actions]}")
             self.take(reply)
 

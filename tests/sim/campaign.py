@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tests.sim.directed import DIRECTED, ONLY_IN_THE_MIRROR
+from tests.sim.directed import ONLY_IN_THE_MIRROR, directed
 from tests.sim.fleet import Outcome, run
 from tests.sim.postgres import SimServer
 from tests.sim.schedule import Schedule, draw
@@ -36,6 +36,9 @@ MARKS = (
     "parked",
     "swept_while_running",
     "damaged_archive_left",
+    "rotted",
+    "mended_after_it_was_left",
+    "former_boot_refused",
     "code:disk_full",
     "code:store_unavailable",
 )
@@ -93,7 +96,7 @@ def _listed(counts: Counter[str]) -> str:
 
 def schedule_of(seed: int, steps: int = STEPS_PER_RUN) -> Schedule:
     """The schedule of this seed: most are drawn freely, some go for what is rare."""
-    drawn = DIRECTED.get(seed % 10)
+    drawn = directed(seed)
     return drawn(seed) if drawn else draw(seed, steps)
 
 

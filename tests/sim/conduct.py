@@ -10,7 +10,7 @@ from state.plan import Abandon, Place, Plan, PlannedStep, Proof, Release
 from state.transitions import TRANSITIONS, Cause
 from state.wire import SyncRequest
 from tests.sim.database import SimDatabase
-from tests.sim.rows import ActionRow, PodRow
+from tests.sim.rows import ActionRow, PodRow, WorkspaceRow
 from tests.sim.truth import Truth, Violation
 from tests.sim.watch import Watch
 
@@ -37,6 +37,12 @@ class Conduct(Watch):
         self._failed: dict[str, tuple[int, int, float]] = {}
         self._levels: dict[str, tuple[int, int, int]] = {}
         self._boots: dict[str, tuple[str, int]] = {}
+        # The agents that each node's present one came after.
+        self._superseded: dict[str, set[str]] = defaultdict(set)
+        self._believed: dict[str, str] = {}
+        # Which archive each pod and workspace comes back from, and which ones it has left.
+        self._comes_from: dict[str, int] = {}
+        self._left: dict[str, set[int]] = defaultdict(set)
         self._nodes: dict[str, str] = {}
         self._paths: dict[tuple[Observed, frozenset[str]], frozenset[Observed]] = {}
         self._breaker_was_open = False
@@ -54,9 +60,22 @@ class Conduct(Watch):
 
     def heard(self, request: SyncRequest) -> None:
         """See Watch."""
+        self._check_boot(request)
         self._heard_s[request.node_id] = self._truth.now_s
         if request.report is not None:
             self.believed_s[request.node_id] = self._looks[request.node_id, request.boot_id, request.sequence]
+
+    def _check_boot(self, request: SyncRequest) -> None:
+        """I5: once another agent of its node was believed, nothing that an agent has said is ever again."""
+        node_id, boot_id = request.node_id, request.boot_id
+        self._truth.checks["I5"] += 1
+        if boot_id in self._superseded[node_id]:
+            raise Violation(
+                "I5", f"{boot_id} of {node_id} is believed, long after {self._believed[node_id]} was"
+            )
+        if (before := self._believed.get(node_id, boot_id)) != boot_id:
+            self._superseded[node_id].add(before)
+        self._believed[node_id] = boot_id
 
     def parked(self, workspace_id: str) -> None:
         """See Watch."""
@@ -141,18 +160,39 @@ class Conduct(Watch):
             if node.boot_id != boot_id and boot_id and boot_id not in node.former_boots:
                 raise Violation("I5", f"{node.id} has a new boot, and forgot the former {boot_id}")
             self._boots[node.id] = (node.boot_id, node.sequence)
+        for owner in (*self._db.pods.values(), *self._db.workspaces.values()):
+            self._check_archive(owner)
+
+    def _check_archive(self, owner: PodRow | WorkspaceRow) -> None:
+        """Nobody goes back to an archive but from one that was damaged, and never to one that was left."""
+        number = owner.archive.number if owner.archive else 0
+        before = self._comes_from.get(owner.id, 0)
+        if number < before:
+            if not self._truth.was_damaged(self._db.archives[owner.id, before]):
+                raise Violation("I5", f"{owner.id} went back to archive {number}, and {before} is whole")
+            self._left[owner.id].add(before)
+        if number in self._left[owner.id]:
+            raise Violation("I5", f"{owner.id} is at archive {number} again, which it had left")
+        self._comes_from[owner.id] = number
 
     # ---- I7: back-off --------------------------------------------------------------------------------------
 
     def answered(self, row: ActionRow, *, failed: bool, race: bool) -> None:
         """See Watch."""
         target, generation = row.action.target, row.action.generation
-        if not failed:
+        if not failed or (race and self._has_left(row)):
             self._failed.pop(target, None)
         elif not race:
             count, of_generation, at_s = self._failed.get(target, (0, generation, 0.0))
             goes_on = of_generation == generation and at_s >= self._wished_s(target)
             self._failed[target] = (count + 1 if goes_on else 1, generation, self._truth.now_s)
+
+    def _has_left(self, row: ActionRow) -> bool:
+        """The archive that this step has met is not what is used from now on."""
+        owner = self._db.pods.get(row.action.target) or self._db.workspaces[row.action.target]
+        met = getattr(row.action.step, "archive", None) or getattr(row.action.step, "proof", None)
+        met_key = getattr(met, "manifest_key", None)
+        return met_key is not None and (owner.archive is None or owner.archive.manifest_key != met_key)
 
     def enqueued(self, step: PlannedStep) -> None:
         """See Watch."""

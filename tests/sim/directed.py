@@ -1,12 +1,27 @@
 """Schedules that go for what is rare, beside those that are drawn freely."""
 
+from collections.abc import Callable
 from random import Random
 
 from state.model import Desired
-from tests.sim.schedule import NODES, PODS, RECONCILERS, TOUCH, Fault, Schedule, in_order
+from tests.sim.schedule import (
+    DUPLICATE_LATE,
+    MEND,
+    NODES,
+    PODS,
+    RECONCILERS,
+    ROT,
+    TOUCH,
+    WORKSPACES,
+    Fault,
+    Schedule,
+    in_order,
+)
 
 # Longer than any lease, fence or back-off: a network that is gone, not one that stumbles.
 BLACKOUT_S = 300.0
+# Of `clock_set`, whose larger arguments set a clock forth.
+SET_BACK = 3.0
 
 
 def late_deliveries(seed: int) -> Schedule:
@@ -136,8 +151,49 @@ def taking_care(seed: int) -> Schedule:
     return Schedule(seed, 5500, tuple(in_order(faults)))
 
 
+def former_lives(seed: int) -> Schedule:
+    """A node's clock is set back, or it is cut off for long; then comes what its former agent once said."""
+    random = Random(f"former lives {seed}")
+    faults = [Fault(0, node_id, 0, "cordon") for node_id in NODES[1:]]
+    faults += [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
+    began = random.randrange(200, 300)
+    faults += [
+        Fault(began - random.randrange(60, 120), NODES[0], 1, DUPLICATE_LATE, "net.sync", late_s)
+        for late_s in (80.0, 100.0, 130.0, 170.0)
+    ]
+    if random.random() < 0.5:
+        faults.append(Fault(began, NODES[0], 0, "clock_set", arg=SET_BACK))
+    else:
+        faults.append(Fault(began, NODES[0], 0, "reboot"))
+        faults.append(Fault(began + 150, NODES[0], 0, "partition", arg=BLACKOUT_S))
+    for _ in range(12):
+        wanted = random.choices(list(Desired), weights=(6, 4, 4, 0.2))[0]
+        faults.append(Fault(random.randrange(100, 1800), random.choice(PODS), 0, f"wish:{wanted}"))
+    return Schedule(seed, 2000, tuple(in_order(faults)))
+
+
+def decaying(seed: int) -> Schedule:
+    """Archives rot while nobody has what was in them, and some are put right again, soon or late.
+
+    In the end a blob is lost of what is saved and still there, and nobody comes back.
+    """
+    random = Random(f"decaying {seed}")
+    faults = [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
+    for pod_id in PODS:
+        for step in (250, 800, 1500, 2300):
+            faults.append(Fault(step + random.randrange(100), pod_id, 0, "wish:archived"))
+            faults.append(Fault(step + 350 + random.randrange(100), pod_id, 0, "wish:running"))
+    for target in (random.choice(PODS), random.choice(PODS), random.choice(WORKSPACES)):
+        faults += [Fault(step, target, 0, ROT) for step in range(800, 2600, 20)]
+        faults += [Fault(random.randrange(1000, 2900), target, 0, MEND) for _ in range(2)]
+    for pod_id in PODS[1:3]:
+        faults.append(Fault(3000, pod_id, 0, "wish:archived"))
+        faults += [Fault(random.randrange(3000, 3300), pod_id, 0, "lose_blob") for _ in range(8)]
+    return Schedule(seed, 3400, tuple(in_order(faults)))
+
+
 # By the last digit of a seed; all other seeds are drawn freely.
-DIRECTED = {
+_DIRECTED = {
     0: late_deliveries,
     2: blackouts,
     3: taking_care,
@@ -145,5 +201,12 @@ DIRECTED = {
     7: going_on_elsewhere,
     9: broken_off,
 }
+# By the last two digits.
+_DIRECTED_RARELY = {14: former_lives, 36: decaying, 54: former_lives, 76: decaying}
 # Of these, the ones whose giving up of placements and chores have no PostgreSQL beside them yet.
 ONLY_IN_THE_MIRROR = (3, 7)
+
+
+def directed(seed: int) -> Callable[[int], Schedule] | None:
+    """What draws the schedule of this seed; None when it is drawn freely."""
+    return _DIRECTED.get(seed % 10) or _DIRECTED_RARELY.get(seed % 100)

@@ -12,7 +12,7 @@ from random import Random
 
 from node_agent.runtime import Status
 from state.model import Desired, Limits
-from tests.sim import happenings
+from tests.sim import decay, happenings
 from tests.sim.actors import AgentActor, ReconcilerActor
 from tests.sim.chores import Caretakers
 from tests.sim.conduct import Conduct
@@ -187,7 +187,10 @@ class Fleet:
             self.wish(fault.actor, Desired(detail))
             return
         self.scheduler.fired[kind] += 1
-        happenings.happen(self, fault)
+        if kind in decay.KINDS:
+            decay.happen(self, fault)
+        else:
+            happenings.happen(self, fault)
 
     def wish(self, pod_id: str, desired: Desired) -> None:
         """By the API, or by hand."""

@@ -103,6 +103,7 @@ class Ingest:
 
     def _renew_lease(self, node: NodeRow, request: SyncRequest) -> bool:
         if request.boot_id in node.former_boots:
+            self._marks["former_boot_refused"] += self._is_newer(node, request)
             return False
         if not self._is_newer(node, request):
             if request.boot_id == node.boot_id:

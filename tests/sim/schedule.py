@@ -39,6 +39,11 @@ TOUCH = "touch"
 # Two agents at work on one disk. Never drawn: production's lock on the data directory rules it out, and a
 # regression file shows what would be lost without that lock.
 ZOMBIE = "zombie"
+# The same message arrives once more `arg` seconds later, when its sender may be gone for long.
+DUPLICATE_LATE = "duplicate_late"
+# To a pod or a user's files: the newest archive of what is nowhere else is not what was saved, or is again.
+ROT = "rot_archive"
+MEND = "mend_archive"
 # What can happen to the world. Those with an `until` in the world last `arg` seconds.
 NODE_FAULTS = (
     "reboot",

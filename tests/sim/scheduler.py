@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 
-from tests.sim.schedule import ANY_ACTOR, ANY_EFFECT, TOUCH, Fault
+from tests.sim.schedule import ANY_ACTOR, ANY_EFFECT, DUPLICATE_LATE, TOUCH, Fault
 
 T = TypeVar("T")
 STEP_S = 0.004
@@ -197,7 +197,7 @@ class Scheduler:
         *,
         mutates: bool = False,
         detail: str = "",
-        duplicate: Callable[[], None] | None = None,
+        duplicate: Callable[[float | None], None] | None = None,
     ) -> T:
         """A port call: a point where anything may happen to the caller."""
         actor = self.me
@@ -269,12 +269,12 @@ class Scheduler:
         fault: Fault,
         actor: Actor,
         error: Callable[[str], Exception],
-        duplicate: Callable[[], None] | None,
+        duplicate: Callable[[float | None], None] | None,
     ) -> None:
         if fault.kind == "crash_after":
             self.kill(actor.process)
             raise Killed
         if fault.kind == "error_after":
             raise error("simulated, after the effect")
-        if fault.kind == "duplicate" and duplicate is not None:
-            duplicate()
+        if fault.kind in ("duplicate", DUPLICATE_LATE) and duplicate is not None:
+            duplicate(fault.arg if fault.kind == DUPLICATE_LATE else None)

@@ -35,6 +35,8 @@ class SimStore(Store):
         self.digests: dict[str, str] = {}
         self.trouble: dict[str, float] = {}
         self.modified_s: dict[str, float] = {}
+        # What was there before it rotted.
+        self.rotten: dict[str, bytes] = {}
         self.mutations = 0
         self._scheduler = scheduler
         self._changed = changed
@@ -62,6 +64,18 @@ class SimStore(Store):
         self.modified_s[key] = self._scheduler.now_s
         self.mutations += 1
         self._changed(kind, key)
+
+    def rot(self, key: str) -> None:
+        """One byte is another from now on."""
+        self.rotten[key] = data = self.objects[key]
+        self._become(key, bytes([data[0] ^ 1]) + data[1:] if data else b"?")
+
+    def mend(self, key: str) -> None:
+        """It is again what it was."""
+        self._become(key, self.rotten.pop(key))
+
+    def _become(self, key: str, data: bytes) -> None:
+        self.objects[key], self.digests[key] = data, hashlib.sha256(data).hexdigest()
 
     def open_writer(self, key: str) -> BlobWriter:
         """See Store."""

@@ -54,6 +54,8 @@ class Truth:
         self.before_loss: dict[str, bytes] = {}
         # Archives that are not needed any more, and since when; all others have to be readable.
         self.retired_s: dict[tuple[str, int], float] = {}
+        # What was in archives that rotted, by manifest.
+        self.rotted: dict[str, bytes] = {}
         self._dirty = False
 
     @property
@@ -94,6 +96,7 @@ class Truth:
         """No archive that was acknowledged, and is not retired, ever becomes unreadable."""
         for (target, number), archive in self._db.archives.items():
             needed = (target, number) not in self.retired_s and (target, number) not in self._db.damaged
+            needed = needed and archive.manifest_key not in self.rotted
             if needed and self.content(archive) is None:
                 raise Violation("I9", f"archive {number} of {target} was readable before {key} was deleted")
 
@@ -154,6 +157,46 @@ class Truth:
             if self.written[owner.id] != saved:
                 self.before_loss[owner.id], self.written[owner.id] = self.written[owner.id], saved
                 self._lengths[owner.id] = [(0.0, len(saved))]
+
+    def rots(self, owner: PodRow | WorkspaceRow) -> ArchiveRef | None:
+        """Its newest archive is about to rot. None if that would cost more than the one before has."""
+        archive = owner.archive
+        if archive is None or self.is_anywhere(owner.id) or (content := self.content(archive)) is None:
+            return None
+        earlier = self._newest_whole(owner, archive.number - 1)
+        if earlier is None or content != self.written[owner.id]:
+            return None
+        self.rotted[archive.manifest_key] = content
+        saved = self.content(earlier) or b""
+        self.before_loss[owner.id], self.written[owner.id] = content, saved
+        self._lengths[owner.id] = [(0.0, len(saved))]
+        self._dirty = True
+        return archive
+
+    def was_damaged(self, archive: ArchiveRef) -> bool:
+        """It is, or has been."""
+        return archive.manifest_key in self.rotted or self.content(archive) is None
+
+    def is_anywhere(self, target: str) -> bool:
+        """Some node has it."""
+        return bool(self.containers(target) or self._volumes(target))
+
+    def _newest_whole(self, owner: PodRow | WorkspaceRow, highest: int) -> ArchiveRef | None:
+        """What comes back if nothing that is newer can be read."""
+        usable = [
+            archive
+            for (target, number), archive in self._db.archives.items()
+            if target == owner.id and number <= highest and (target, number) not in self._db.damaged
+        ]
+        whole = [archive for archive in usable if self.content(archive) is not None]
+        return max(whole, key=lambda archive: archive.number, default=None)
+
+    def _saved_of(self, owner: PodRow | WorkspaceRow) -> bytes | None:
+        """What comes back: its archive, or of one that rotted the one before."""
+        archive = owner.archive
+        if archive and archive.manifest_key in self.rotted and self.content(archive) is None:
+            archive = self._newest_whole(owner, archive.number - 1)
+        return self.content(archive) if archive else None
 
     def _is_somewhere(self, owner: PodRow | WorkspaceRow) -> bool:
         trees = [found.tree for _, found in self.containers(owner.id)]
@@ -233,7 +276,7 @@ class Truth:
         length = next((n for at_s, n in reversed(self._lengths[pod.id]) if at_s <= since_s), 0)
         if not length:
             return True
-        content = self.content(pod.archive) if pod.archive else None
+        content = self._saved_of(pod)
         return content is not None and content.startswith(self.written[pod.id][:length])
 
     def _was(self, pod_id: str, node_id: str, since_s: float, *states: Status) -> bool:
@@ -258,15 +301,14 @@ class Truth:
             if not written or pod.desired is Desired.DELETED:
                 continue
             here = any(self._holds(pod.id, found.tree.data) for _, found in self.containers(pod.id))
-            if not here and not self._holds(pod.id, self.content(pod.archive) if pod.archive else None):
+            if not here and not self._holds(pod.id, self._saved_of(pod)):
                 raise Violation("I2", f"what the user of {pod.id} wrote is nowhere whole ({len(written)} B)")
         for workspace in self._db.workspaces.values():
             written = self.written[workspace.id]
             if not written:
                 continue
             here = any(self._holds(workspace.id, found.tree.data) for found in self._volumes(workspace.id))
-            archive = workspace.archive
-            if not here and not self._holds(workspace.id, self.content(archive) if archive else None):
+            if not here and not self._holds(workspace.id, self._saved_of(workspace)):
                 raise Violation("I2", f"the files of {workspace.id} are nowhere whole ({len(written)} B)")
 
     # ---- looking -------------------------------------------------------------------------------------------
