@@ -20,6 +20,8 @@ _REGISTER = """
 _LOST = """
     UPDATE node SET lost_at = clock_timestamp(), lost_reason = %(reason)s, cordoned = true WHERE id = %(id)s
 """
+# For the rest of the transaction: when workspaces come due is a column of the reconciler's, whoever wakes it.
+_AS_THE_RECONCILER = "SELECT set_config('codepods.program', 'reconciler', true)"
 _STATUS = "SELECT s.*, n.facts FROM node_status s JOIN node n USING (id)"
 _LIST = f"{_STATUS} ORDER BY s.id"
 _GET = f"{_STATUS} WHERE s.id = %s"
@@ -118,6 +120,7 @@ def _write_loss(connection: Connection, node_id: str, reason: str, actor: str) -
         to_value="lost",
         reason=reason,
     )
+    connection.execute(_AS_THE_RECONCILER)
     wake_users_of(connection, [node_id])
     connection.execute("NOTIFY codepods_observed")
 

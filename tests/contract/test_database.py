@@ -17,8 +17,19 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from reconciler.plan import plan
 from state.leader import Leadership, LeadershipLost
-from state.model import Desired, Limits, Observed, TargetKind, Verb, WorkspaceObserved
-from state.plan import Condition, Decision, Place, Plan, PlannedStep, Release, TakeBack, WorkspaceDecision
+from state.model import Desired, Failover, Limits, Observed, TargetKind, Verb, WorkspaceObserved
+from state.plan import (
+    Abandon,
+    Condition,
+    Decision,
+    Place,
+    Plan,
+    PlannedStep,
+    Proof,
+    Release,
+    TakeBack,
+    WorkspaceDecision,
+)
 from state.wire import (
     CANCELLED,
     ArchiveMade,
@@ -124,6 +135,16 @@ class Twins(RuleBasedStateMachine):
         """Or not any more."""
         self.db.set_cordoned(node_id, cordoned)
 
+    @rule(pod_id=pods, failover=st.sampled_from(Failover))
+    def wish_failover(self, pod_id: str, failover: Failover) -> None:
+        """To go on from the last archive when its node is silent, or to wait for it."""
+        self.db.set_failover(pod_id, failover)
+
+    @rule(node_id=nodes)
+    def declare_lost(self, node_id: str) -> None:
+        """One that is silent; one that is heard of is not lost."""
+        self.db.declare_lost(node_id, LIMITS.node_silent_after)
+
     @rule(holder=st.sampled_from(("first", "second")))
     def lead(self, holder: str) -> None:
         """Or be told that somebody else does."""
@@ -173,6 +194,7 @@ class Twins(RuleBasedStateMachine):
         made = Plan(
             places=self._some(data, self._place),
             releases=self._some(data, self._release),
+            abandons=self._some(data, self._abandon),
             steps=self._some(data, self._step),
             take_backs=self._some(data, self._take_back),
             decisions=self._some(data, self._decision),
@@ -200,6 +222,17 @@ class Twins(RuleBasedStateMachine):
     def _release(self, data: st.DataObject) -> Release:
         workspace = self.db.workspaces[data.draw(workspaces)]
         return Release(workspace.id, self._node_of(data, workspace.id), workspace.epoch, "test")
+
+    def _abandon(self, data: st.DataObject) -> Abandon:
+        workspace = self.db.workspaces[data.draw(workspaces)]
+        return Abandon(
+            workspace.id,
+            self._node_of(data, workspace.id),
+            max(1, workspace.epoch + data.draw(nearby)),
+            data.draw(st.sampled_from(Proof)),
+            timedelta(seconds=data.draw(st.sampled_from((0.0, 20.0, 120.0)))),
+            "test",
+        )
 
     def _node_of(self, data: st.DataObject, workspace_id: str) -> str:
         placement = self.db.workspaces[workspace_id].placement
@@ -385,3 +418,4 @@ def test_the_mirror_and_postgresql_do_the_same(sim_server: SimServer) -> None:
     )
     print(f"{Twins.compared.total()} transactions compared: {dict(Twins.compared)}")
     assert {"record", "ingest", "news", "claim_due", "read_world", "park", "renew"} <= Twins.compared.keys()
+    assert {"declare_lost", "set_failover"} <= Twins.compared.keys()

@@ -1,5 +1,6 @@
 """A node that is silent, declared lost, back again: on a real database, with nodes that are scripted."""
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
@@ -91,6 +92,19 @@ def test_a_lost_node_that_comes_back_changes_nothing(control: Control, one: Scri
     assert len(control.events("stale_container")) >= 1
     assert epochs_ahead(control.db, one.report()) == {}  # it has stopped: there is nothing left to stop
     assert nodes.list_nodes(control.db)[0].lost is False
+
+
+def test_the_api_itself_may_declare_a_node_lost_that_has_users(
+    control: Control, one: ScriptedNode, database_url: str
+) -> None:
+    """The word comes through the API, which owns no workspace; its users come due all the same."""
+    saved_then_running(control, one)
+    quiet_for(control, one, timedelta(minutes=2))
+    control.resync()
+    with closing(Database(database_url, "api", pool_size=1)) as db:
+        nodes.declare_lost(db, "node-1", "gone", actor="carol")
+
+    assert control.tick().workspaces == 1
 
 
 def test_a_node_that_answers_cannot_be_declared_lost(control: Control, one: ScriptedNode) -> None:

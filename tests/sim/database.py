@@ -16,6 +16,7 @@ from state.model import (
     ActionState,
     ArchiveRef,
     Desired,
+    Failover,
     Observed,
     Placement,
     WorkspaceObserved,
@@ -78,6 +79,16 @@ class SimDatabase:
         node.cordoned = cordoned
         self.committed()
 
+    def declare_lost(self, node_id: str, silent_after: timedelta) -> bool:
+        """See state.nodes: an admin signs for it. False for one that is heard of."""
+        node, now = self.nodes[node_id], self.clock()
+        if node.last_seen_at is not None and node.last_seen_at >= now - silent_after:
+            return False
+        if not node.lost:
+            node.lost_at, node.cordoned = now, True
+            self.wake_users_of(node_id)
+        return True
+
     def room_made(self) -> None:
         """Something was freed; who waits for it is told at the end of the transaction."""
         self._room_made = True
@@ -99,6 +110,15 @@ class SimDatabase:
         if pod.desired in (desired, Desired.DELETED):
             return False
         pod.desired, pod.generation = desired, pod.generation + 1
+        pod.desired_at = pod.due_at = self.clock()
+        return True
+
+    def set_failover(self, pod_id: str, failover: Failover) -> bool:
+        """An UPDATE by the API or by hand, with the trigger's part. False when it changes nothing."""
+        pod = self.pods[pod_id]
+        if pod.failover is failover or pod.desired is Desired.DELETED:
+            return False
+        pod.failover, pod.generation = failover, pod.generation + 1
         pod.desired_at = pod.due_at = self.clock()
         return True
 
@@ -264,6 +284,7 @@ class SimDatabase:
         if row.placement != Placement(line.node_id, line.epoch) or not proved:
             return False
         row.placement, row.epoch, row.due_at = None, row.epoch + 1, self.clock()
+        self.room_made()
         for action in [open_ for open_ in self.open.values() if open_.action.workspace_id == row.id]:
             self.close(action, ActionState.SUPERSEDED)
         self.given_up += 1
@@ -392,9 +413,10 @@ class SimDatabase:
 
 
 def _touched(plan: Plan) -> set[str]:
-    lines: Iterable[Place | Release | PlannedStep | Decision] = (
+    lines: Iterable[Place | Release | Abandon | PlannedStep | Decision] = (
         *plan.places,
         *plan.releases,
+        *plan.abandons,
         *plan.steps,
         *plan.decisions,
     )

@@ -203,8 +203,8 @@ _DIRECTED = {
 }
 # By the last two digits.
 _DIRECTED_RARELY = {14: former_lives, 36: decaying, 54: former_lives, 76: decaying}
-# Of these, the ones whose giving up of placements and chores have no PostgreSQL beside them yet.
-ONLY_IN_THE_MIRROR = (3, 7)
+# Of these, the ones whose chores have no PostgreSQL beside them yet.
+ONLY_IN_THE_MIRROR = (3,)
 
 
 def directed(seed: int) -> Callable[[int], Schedule] | None:

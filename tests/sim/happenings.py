@@ -11,7 +11,7 @@ from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status
 from state.model import Desired, Failover, Verb
 from state.wire import SyncReply
-from tests.sim.docker import SimContainer, SimDocker, at
+from tests.sim.docker import SimContainer, SimDocker
 from tests.sim.schedule import NODES, PODS, Fault
 from tests.sim.scheduler import Process
 
@@ -154,25 +154,16 @@ def _lose_node(fleet: "Fleet", fault: Fault) -> None:
 
     def body() -> None:
         fleet.scheduler.sleep(SIGNED_AFTER_S)
-        node = fleet.db.nodes[fault.actor]
-        silent_for = fleet.db.clock() - (node.last_seen_at or at(0))
-        if silent_for > fleet.limits.node_silent_after:
-            node.lost_at, node.cordoned = fleet.db.clock(), True
-            fleet.db.wake_users_of(node.id)
+        fleet.db.declare_lost(fault.actor, fleet.limits.node_silent_after)
 
     fleet.scheduler.spawn(Process("admin"), "admin", body)
 
 
 def _fail_over(fleet: "Fleet", fault: Fault) -> None:
     """Its user would rather go on from the last archive than wait for a silent node."""
-    pod = fleet.db.pods[fault.actor]
-    pod.failover, pod.generation, pod.due_at = (
-        Failover.FROM_LAST_ARCHIVE,
-        pod.generation + 1,
-        fleet.db.clock(),
-    )
-    fleet.wishes += 1
-    fleet.truth.wished(pod.id)
+    if fleet.db.set_failover(fault.actor, Failover.FROM_LAST_ARCHIVE):
+        fleet.wishes += 1
+        fleet.truth.wished(fault.actor)
 
 
 def _lose_journal(fleet: "Fleet", fault: Fault) -> None:

@@ -22,8 +22,8 @@ _VOLUME_SEEN = tuple(sorted(WorkspaceReport.model_fields.keys() - {"workspace_id
 _REAL = {
     "pod": f"""
         SELECT p.id, p.workspace_id, p.desired_state, p.generation, p.satisfied_generation, p.image_id,
-               p.failure, p.archive_id, p.next_check_at, p.desired_at, p.condition, p.reason, o.node_id,
-               o.since, {", ".join(f"o.{name} AS seen_{name}" for name in _POD_SEEN)}
+               p.failure, p.archive_id, p.next_check_at, p.desired_at, p.condition, p.reason, p.failover,
+               o.node_id, o.since, {", ".join(f"o.{name} AS seen_{name}" for name in _POD_SEEN)}
           FROM pod p LEFT JOIN pod_observed o ON o.pod_id = p.id
     """,
     "workspace": f"""
@@ -35,8 +35,9 @@ _REAL = {
           LEFT JOIN workspace_observed o ON o.workspace_id = w.id
     """,
     "node": """
-        SELECT n.id, n.cordoned, n.cpu_millis, n.memory_mib, n.silent, coalesce(l.boot_id, '') AS boot_id,
-               coalesce(l.sequence, 0) AS sequence, coalesce(l.former_boots, '[]') AS former_boots,
+        SELECT n.id, n.cordoned, n.lost_at, n.cpu_millis, n.memory_mib, n.silent,
+               coalesce(l.boot_id, '') AS boot_id, coalesce(l.sequence, 0) AS sequence,
+               coalesce(l.former_boots, '[]') AS former_boots,
                l.last_seen_at, l.engine_error, coalesce(r.digest, '') = '' AS nothing_reported
           FROM node n LEFT JOIN node_lease l ON l.node_id = n.id LEFT JOIN report r ON r.node_id = n.id
     """,
@@ -125,6 +126,7 @@ def _pod(pod: PodRow) -> dict[str, Any]:
         "desired_at": pod.desired_at,
         "condition": pod.condition,
         "reason": pod.reason,
+        "failover": pod.failover,
         "node_id": pod.observed_node_id,
         "since": pod.since,
         **_seen(pod.observed, _POD_SEEN, Observed.ABSENT, "container_id"),
@@ -166,6 +168,7 @@ def _node(node: NodeRow) -> dict[str, Any]:
     return {
         "id": node.id,
         "cordoned": node.cordoned,
+        "lost_at": node.lost_at,
         "cpu_millis": node.cpu_millis,
         "memory_mib": node.memory_mib,
         "silent": node.silent,

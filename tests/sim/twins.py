@@ -13,8 +13,8 @@ from typing import Generic, TypeVar, cast
 
 from state import delivery, leader, outbox, reports, silence, snapshot
 from state.leader import Leadership, LeadershipLost
-from state.model import Desired, Limits, World
-from state.nodes import register, set_cordoned
+from state.model import Desired, Failover, Limits, World
+from state.nodes import NodeAlive, declare_lost, register, set_cordoned
 from state.outbox import Recorded
 from state.plan import Plan
 from state.reports import Ingested
@@ -28,7 +28,13 @@ T = TypeVar("T")
 LINES_MAX = 8
 # After these the rows are not compared, nor after what says that it has done nothing; the next change tells.
 READS = frozenset({"read_world", "next_due_in", "page_workspaces"})
-IDLE: dict[str, object] = {"try_lead": None, "claim_due": [], "note_silence": {}, "set_desired": False}
+IDLE: dict[str, object] = {
+    "try_lead": None,
+    "claim_due": [],
+    "note_silence": {},
+    "set_desired": False,
+    "set_failover": False,
+}
 _ADD_POD = """
     INSERT INTO pod (id, workspace_id, user_id, name, image, desired_state)
     VALUES (%(pod)s, %(workspace)s, %(user)s, %(pod)s, 'image:1', 'stopped')
@@ -37,6 +43,10 @@ _ADD_WORKSPACE = "INSERT INTO workspace (id, user_id) VALUES (%s, %s) ON CONFLIC
 _WISH = """
     UPDATE pod SET desired_state = %(wished)s
      WHERE id = %(pod)s AND desired_state NOT IN (%(wished)s, 'deleted')
+"""
+_FAILOVER = """
+    UPDATE pod SET failover = %(wished)s
+     WHERE id = %(pod)s AND failover <> %(wished)s AND desired_state <> 'deleted'
 """
 
 
@@ -117,6 +127,28 @@ class TwinDatabase(SimDatabase):
                 return connection.execute(_WISH, {"pod": pod_id, "wished": desired}).rowcount == 1
 
         return self.both("set_desired", lambda: wish(pod_id, desired), real)
+
+    def declare_lost(self, node_id: str, silent_after: timedelta) -> bool:
+        """See SimDatabase; how long counts as silent is the database's own to know."""
+        sign = super().declare_lost
+
+        def real() -> bool:
+            try:
+                return declare_lost(self.people, node_id, "test", actor="test").lost
+            except NodeAlive:
+                return False
+
+        return self.both("declare_lost", lambda: sign(node_id, silent_after), real)
+
+    def set_failover(self, pod_id: str, failover: Failover) -> bool:
+        """See SimDatabase; by hand."""
+        wish = super().set_failover
+
+        def real() -> bool:
+            with self.people.transaction() as connection:
+                return connection.execute(_FAILOVER, {"pod": pod_id, "wished": failover}).rowcount == 1
+
+        return self.both("set_failover", lambda: wish(pod_id, failover), real)
 
     # ---- the reconciler ------------------------------------------------------------------------------------
 
