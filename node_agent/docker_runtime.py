@@ -17,7 +17,7 @@ from node_agent.docker_errors import image_error, translated
 from node_agent.docker_files import DockerFiles
 from node_agent.docker_images import DockerImages
 from node_agent.docker_version import check_api_version
-from node_agent.errors import EngineUnavailable, NotFound
+from node_agent.errors import Conflict, EngineUnavailable, NotFound
 from node_agent.runtime import (
     IDE_PORT,
     SESSION_DIR,
@@ -27,6 +27,7 @@ from node_agent.runtime import (
     EngineFacts,
     NetworkPlan,
     Sight,
+    Status,
     Volume,
 )
 
@@ -192,9 +193,14 @@ class DockerRuntime:
             self._client().start(container_id)
 
     def pause(self, container_id: str) -> None:
-        """Hold a container."""
-        with translated(f"pause container {container_id[:12]}"):
-            self._client().pause(container_id)
+        """Hold a container; the engine itself refuses one that is paused."""
+        try:
+            with translated(f"pause container {container_id[:12]}"):
+                self._client().pause(container_id)
+        except Conflict:
+            found = self.inspect(container_id)
+            if found is None or found.status is not Status.PAUSED:
+                raise
 
     def unpause(self, container_id: str) -> None:
         """Let a paused container go on."""

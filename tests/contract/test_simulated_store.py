@@ -10,22 +10,12 @@ from hypothesis import strategies as st
 
 from node_agent.directory_store import DirectoryStore
 from node_agent.store import Store, StoreConflict, StoreError
-from tests.sim.scheduler import Scheduler
 from tests.sim.store import SimStore
+from tests.sim.undisturbed import Undisturbed
 
 NUMBERS = count()
 KEYS = ("archives/a/one", "archives/a/two", "archives/b/one", "../outside")
 DATA = (b"", b"x", b"other", b"y" * 5000)
-
-
-class Undisturbed(Scheduler):
-    """No other actor, and no fault: a call is its effect."""
-
-    def call(  # type: ignore[no-untyped-def, override]
-        self, _port: str, effect: Callable[[], object], _error: object, **_named
-    ) -> object:
-        """At once."""
-        return effect()
 
 
 def _blob(store: Store, key: str, data: bytes) -> object:

@@ -10,11 +10,13 @@ from node_agent.errors import (
     DiskFull,
     EngineRefused,
     EngineUnavailable,
+    ImageNotFound,
     NotFound,
     StepError,
 )
-from node_agent.labels import POD, is_partial
+from node_agent.labels import NODE, POD, is_partial
 from node_agent.runtime import (
+    LIVE,
     Container,
     ContainerPlan,
     EngineFacts,
@@ -32,10 +34,13 @@ from tests.sim.trees import Tree, Trees
 T = TypeVar("T")
 EPOCH_START = datetime(2026, 3, 1, tzinfo=UTC)
 NEVER = "0001-01-01T00:00:00Z"
+REFERENCE = "image:1"
 IMAGE_ID = "sha256:" + "1" * 64
 IDE_STARTS_S = 0.3
 STOP_TAKES_S = 0.2
 SLOW_S = 4.0
+# No real process has such a number (PID_MAX_LIMIT of Linux is 4194304).
+PIDS_BEGIN_AT = 5_000_000
 # What needs room on the disk.
 _WRITES = ("create", "create_volume", "rename")
 
@@ -83,11 +88,12 @@ class SimContainer:
             image_id=IMAGE_ID,
             started_at=self.started_at,
             finished_at=self.finished_at,
-            exit_code=0 if self.status is Status.EXITED else None,
+            exit_code=0,
             upper_dir=self.upper_dir,
-            host_port=self.host_port if self.status is Status.RUNNING else None,
+            host_port=self.host_port if self.status in LIVE else None,
             volumes=(self.volume,),
             session_dir=self.session_dir,
+            pid=PIDS_BEGIN_AT + self.host_port if self.status in LIVE else None,
         )
 
 
@@ -180,21 +186,27 @@ class SimDocker:
         return self.call("look", self._look)
 
     def _look(self) -> Sight:
-        self.looked_s[self.scheduler.me.name] = self.scheduler.now_s
-        listed = list(self.containers.values())
+        self.looked_s[self.scheduler.actor_name] = self.scheduler.now_s
+        listed = [found for found in self.containers.values() if self._is_mine(found)]
         if listed and self.has("list_misses"):
             self.lied_s = self.scheduler.now_s
             self.trouble.pop("list_misses")
             listed.pop(0)
         return Sight(
             tuple(found.seen() for found in listed),
-            tuple(found.seen() for found in self.volumes.values()),
+            tuple(found.seen() for found in self.volumes.values() if self._is_mine(found)),
         )
+
+    def _is_mine(self, thing: SimContainer | SimVolume) -> bool:
+        return thing.labels.get(NODE) == self.node_id
 
     def of_pod(self, pod_id: str) -> tuple[Container, ...]:
         """See Runtime."""
         return self.call(
-            "of_pod", lambda: tuple(c.seen() for c in self.containers.values() if c.pod_id == pod_id)
+            "of_pod",
+            lambda: tuple(
+                c.seen() for c in self.containers.values() if c.pod_id == pod_id and self._is_mine(c)
+            ),
         )
 
     def inspect(self, container: str) -> Container | None:
@@ -202,7 +214,8 @@ class SimDocker:
         return self.call("inspect", lambda: self._inspect(container), detail=container)
 
     def _inspect(self, container: str) -> Container | None:
-        found = self.containers.get(container)
+        named = (found for found in self.containers.values() if found.name == container)
+        found = self.containers.get(container) or next(named, None)
         return found.seen() if found else None
 
     def volume(self, name: str) -> Volume | None:
@@ -216,15 +229,18 @@ class SimDocker:
         )
 
     def image_id(self, reference: str) -> str | None:
-        """See Runtime; every image is there."""
-        return self.call("image_id", lambda: None if self.has("image_gone") else IMAGE_ID)
+        """See Runtime; one image is there."""
+        return self.call("image_id", lambda: IMAGE_ID if self._has_image(reference) else None)
+
+    def _has_image(self, reference: str) -> bool:
+        return reference in (REFERENCE, IMAGE_ID) and not self.has("image_gone")
 
     def pull(self, reference: str) -> None:
         """See Runtime."""
 
         def effect() -> None:
-            if self.has("image_gone"):
-                raise EngineUnavailable("The registry answers: too many requests.")
+            if not self._has_image(reference):
+                raise ImageNotFound("The registry answers: too many requests.", permanent=False)
 
         self.call("pull", effect)
 
@@ -233,6 +249,8 @@ class SimDocker:
         return self.call("create", lambda: self._create(plan), mutates=True, detail=plan.name)
 
     def _create(self, plan: ContainerPlan) -> Container:
+        if not self._has_image(plan.image_id):
+            raise NotFound(f"There is no image {plan.image_id}.")
         if self.has("name_taken") or any(found.name == plan.name for found in self.containers.values()):
             raise Conflict(f"The name {plan.name} is taken.")
         self.made += 1
@@ -261,6 +279,8 @@ class SimDocker:
 
         def effect() -> None:
             found = self._container(container_id)
+            if found.name == name:
+                raise EngineRefused("It has this name already.")
             if any(other.name == name for other in self.containers.values()):
                 raise Conflict(f"The name {name} is taken.")
             found.name = name
@@ -295,6 +315,8 @@ class SimDocker:
     def start_now(self, container_id: str) -> None:
         """Also by hand."""
         found = self._container(container_id)
+        if found.status is Status.PAUSED:
+            raise Conflict("The container is paused.")
         if found.status is Status.RUNNING:
             return
         found.status, found.started_at = Status.RUNNING, self._stamp()
@@ -303,11 +325,25 @@ class SimDocker:
 
     def pause(self, container_id: str) -> None:
         """See Runtime."""
-        self.call("pause", lambda: None)
+
+        def effect() -> None:
+            found = self._container(container_id)
+            if found.status not in LIVE:
+                raise Conflict("The container does not run.")
+            found.status = Status.PAUSED
+
+        self.call("pause", effect, detail=container_id)
 
     def unpause(self, container_id: str) -> None:
         """See Runtime."""
-        self.call("unpause", lambda: None)
+
+        def effect() -> None:
+            found = self._container(container_id)
+            if found.status is not Status.PAUSED:
+                raise EngineRefused("The container is not paused.")
+            found.status = Status.RUNNING
+
+        self.call("unpause", effect, detail=container_id)
 
     def stop(self, container_id: str, grace_s: int) -> None:
         """See Runtime."""
@@ -322,7 +358,7 @@ class SimDocker:
     def stop_now(self, container_id: str) -> None:
         """Also by itself."""
         found = self._container(container_id)
-        if found.status is Status.RUNNING:
+        if found.status in LIVE:
             found.status, found.finished_at = Status.EXITED, self._stamp()
             self._did("stop", found)
 
@@ -333,7 +369,7 @@ class SimDocker:
             found = self.containers.get(container_id)
             if found is None:
                 return
-            if found.status is Status.RUNNING:
+            if found.status in LIVE:
                 raise Conflict("The container runs.")
             self._did("remove", found)
             del self.containers[container_id]
@@ -375,11 +411,16 @@ class SimDocker:
 
     def attach(self, container_id: str, network: str) -> None:
         """See Runtime."""
-        self.call("attach", lambda: self._container(container_id) and None)
+
+        def effect() -> None:
+            if self._container(container_id).status in LIVE:
+                raise EngineRefused("It is a member already.")
+
+        self.call("attach", effect)
 
     def last_lines(self, container_id: str, lines: int) -> str:
-        """See Runtime."""
-        return ""
+        """See Runtime; it never says anything."""
+        return self.call("last_lines", lambda: self._container(container_id) and "")
 
     def changes(self) -> Iterator[None]:
         """See Runtime; hints only, and this engine gives none."""
