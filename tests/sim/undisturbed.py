@@ -1,4 +1,4 @@
-"""The simulation's parts outside of a simulation, for suites that do the same to them and to the real ones."""
+"""The simulation's parts outside of it, for suites that do the same to them and to the real ones."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
