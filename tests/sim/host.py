@@ -79,6 +79,8 @@ class SimHost:
 
     def own_top(self, volume: Volume) -> None:
         """See HostFiles."""
+        if volume.name not in self._docker.volumes:
+            raise _host_error(f"{volume.name} went away")
 
 
 class SimJournal(Journal):

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from node_agent.archive.capture import Captured
-from node_agent.archive.errors import CaptureFailed, RestoreCorrupt, RestoreDiskFull, RestoreFailed
+from node_agent.archive.errors import (
+    ArchiveError,
+    CaptureFailed,
+    RestoreCorrupt,
+    RestoreDiskFull,
+    RestoreFailed,
+    SourceChanged,
+)
 from node_agent.archive.fingerprint import TreeScan
 from node_agent.archive.manifest import BlobRef, Manifest
 from node_agent.store import BlobWriter, Store, StoreNotFound
@@ -62,7 +69,7 @@ class Trees:
         """Stands for `scan_tree`."""
 
         def effect() -> TreeScan:
-            tree = self._tree(root)
+            tree = self._tree(root, SourceChanged)
             return TreeScan(tree.fingerprint, 1, len(tree.data), (), 0, (), 0)
 
         return self.scheduler.call("tree.scan", effect, CaptureFailed)
@@ -74,7 +81,7 @@ class Trees:
     def capture(self, source_dir: Path, writer: BlobWriter, **_options: Any) -> Captured:
         """Stands for `capture_tree`: reads in two halves, with time for somebody to write in between."""
         with writer:
-            tree = self._open(source_dir)
+            tree = self._open(source_dir, CaptureFailed)
             half = len(tree.data) // 2
             writer.write(tree.data[:half])
             rest = self.scheduler.call("tree.read", lambda: tree.data[half:], CaptureFailed)
@@ -100,7 +107,7 @@ class Trees:
 
     def restore(self, store: Store, manifest: Manifest, target_dir: Path, **_options: Any) -> None:
         """Stands for `restore_archive`: unpacks as it reads, and knows at the end whether all was well."""
-        tree = self._open(target_dir)
+        tree = self._open(target_dir, RestoreFailed)
         for blob in manifest.blobs:
             running, size_bytes = hashlib.sha256(), 0
             try:
@@ -114,15 +121,15 @@ class Trees:
             if (size_bytes, running.hexdigest()) != (blob.size_bytes, blob.sha256):
                 raise RestoreCorrupt(f"blob {blob.key} is not what its manifest says")
 
-    def _tree(self, path: Path) -> Tree:
+    def _tree(self, path: Path, missing: type[ArchiveError]) -> Tree:
         try:
             return self.by_path[str(path)]
         except KeyError:
-            raise CaptureFailed(f"{path} is not there") from None
+            raise missing(f"{path} is not there") from None
 
-    def _open(self, path: Path) -> Tree:
+    def _open(self, path: Path, missing: type[ArchiveError]) -> Tree:
         """As tar has it: what is removed meanwhile is written to in vain, whatever takes its path."""
-        return self.scheduler.call("tree.open", lambda: self._tree(path), CaptureFailed)
+        return self.scheduler.call("tree.open", lambda: self._tree(path, missing), missing)
 
     def _write(self, tree: Tree, data: bytes, path: str) -> None:
 
