@@ -66,6 +66,8 @@ OURS, PLAIN, CHP = "codepods", "plain-nginx", "configurable-http-proxy"
 LOAD_CONNECTIONS = 16
 IDE_CONNECTIONS = 4
 SOCKETS_WARM = 50
+# Below the rate at which links may be followed from one address (nginx.conf.template, zone redeem).
+OPENING_EVERY_S = 0.06
 SOCKETS_HELD = 50
 # What a worker needs besides two for each socket: listeners, logs, kept answers, connections that open.
 FILES_BESIDES = 200
@@ -240,6 +242,7 @@ def held_rows(here: Site, amounts: Amounts) -> Iterator[Row]:
         held = [(pod, many.cookie(pod)) for pod in (names[n % len(names)] for n in range(count))]
         with open_sockets(many, held) as sockets:
             for n in range(amounts.openings):
+                time.sleep(OPENING_EVERY_S)
                 for front in (many, none) if n % 2 else (none, many):
                     times[front.name].append(opening(front, names[n % len(names)]))
             cut = sum(not one.alive() for one in sockets)

@@ -118,6 +118,8 @@ def opening(front: Front, pod: str) -> float:
     connection.request("GET", front.link(pod))
     redeemed = connection.getresponse()
     redeemed.read()
+    if redeemed.status not in (302, 303):
+        raise UnavailableError(f"{front.name} answered a fresh link with {redeemed.status}")
     cookie = (redeemed.getheader("Set-Cookie") or "").partition(";")[0]
     connection.request("GET", f"/pods/{pod}/", headers={"Cookie": cookie})
     connection.getresponse().read()
