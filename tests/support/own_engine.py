@@ -4,6 +4,7 @@ It has a bridge, a root and a socket of its own. It leaves the machine's first e
 of iptables, and uses other networks. Ports of its containers are passed on by its own proxies.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+FIRST_BRIDGE = "docker0"
 BRIDGE = "cpods-own0"
 BRIDGE_ADDRESS = "10.213.0.1/24"
 NETWORKS = "base=10.214.0.0/16,size=24"
@@ -31,6 +34,10 @@ class OwnEngine:
 
     def start(self) -> None:
         """Returns when it answers. As a supervisor does: one that gives up is started again."""
+        with first_engines_bridge_kept():
+            self._start()
+
+    def _start(self) -> None:
         self._process = self._launch()
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -98,6 +105,29 @@ class OwnEngine:
         assert self._process is not None
         self._process.send_signal(how)
         self._process.wait(STOP_TIMEOUT_S)
+
+
+@contextmanager
+def first_engines_bridge_kept() -> Iterator[None]:
+    """Docker 20.10, started anew on a root that it knows, takes away the bridge of the first engine."""
+    found = _shown("address", "show", FIRST_BRIDGE)
+    members = _shown("link", "show", "master", FIRST_BRIDGE)
+    yield
+    if not found or _shown("link", "show", FIRST_BRIDGE):
+        return
+    _ip("link", "add", FIRST_BRIDGE, "type", "bridge")
+    for address in found[0]["addr_info"]:
+        if address["family"] == "inet":
+            _ip("addr", "add", f"{address['local']}/{address['prefixlen']}", "dev", FIRST_BRIDGE)
+    _ip("link", "set", FIRST_BRIDGE, "up")
+    for member in members:
+        _ip("link", "set", member["ifname"], "master", FIRST_BRIDGE)
+
+
+def _shown(*words: str) -> list[dict[str, Any]]:
+    """What `ip` tells; nothing if it is not there."""
+    said = subprocess.run(["ip", "-json", *words], capture_output=True, check=False, timeout=30).stdout
+    return json.loads(said) if said.strip() else []
 
 
 @contextmanager
