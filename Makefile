@@ -43,7 +43,7 @@ soak: ## Simulate fleets with new seeds until Ctrl-C (STEPS=n: so many, and then
 	@$(PYTHON) -m tests.sim --seed "$$(date +%s)" --seeds $(or $(SEEDS),0) --until $(or $(STEPS),0) $(if $(POSTGRES),--postgres,$(if $(STEPS),--mutants))
 
 chaos: ## Every fault of the real parts once, then ROUNDS=n rounds (50) of random ones
-	@compose/install.sh --with-tests
+	@compose/install.sh --for-chaos
 	@$(AS_ROOT) env "PATH=$$PATH" CODEPODS_CHAOS=long $(PYTHON) -m pytest -v tests/chaos tests/contract/test_database.py
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $(or $(ROUNDS),50)
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --faulty-ways
