@@ -152,7 +152,7 @@ class RealDisk(Disk):
         """See Disk."""
         file = self._root / "store" / "blobs" / key
         if file.exists():
-            file.write_bytes(file.read_bytes()[:-1] + b"?")
+            file.write_bytes(_damaged(file.read_bytes()))
 
 
 class SimDisk(Disk):
@@ -193,7 +193,12 @@ class SimDisk(Disk):
         """See Disk."""
         objects = self.store.objects  # type: ignore[attr-defined]
         if f"blobs/{key}" in objects:
-            objects[f"blobs/{key}"] = objects[f"blobs/{key}"][:-1] + b"?"
+            objects[f"blobs/{key}"] = _damaged(objects[f"blobs/{key}"])
+
+
+def _damaged(blob: bytes) -> bytes:
+    """With another last byte, whatever it was: a fixed one is what is there already, once in 256 archives."""
+    return blob[:-1] + bytes([(blob[-1] + 1) % 256]) if blob else b"?"
 
 
 def _manifest(blob: BlobRef) -> Manifest:
