@@ -71,11 +71,18 @@ class Disk(ABC):
         return blob.key
 
     def restore(self, key: str, name: str) -> object:
-        """Into a new tree; of what was never archived, by a manifest that promises it."""
+        """Into a new tree; of what was never archived, by a manifest that promises it.
+
+        How much of a damaged archive was unpacked before it was seen, nothing promises: the agent drops it.
+        """
         self.drop(name)
         self.make(name)
         blob = self.blobs.get(key) or BlobRef(key=f"blobs/{key}", size_bytes=1, sha256=ABSENT, tar_bytes=1)
-        self.trees_restore(self.store, _manifest(blob), self.path(name))
+        try:
+            self.trees_restore(self.store, _manifest(blob), self.path(name))
+        except (StepError, ArchiveError, StoreError):
+            self.drop(name)
+            raise
         return self.content(name)
 
     def restore_nowhere(self, key: str) -> None:
