@@ -70,7 +70,11 @@ CHANGES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(changes=st.lists(CHANGES, max_size=12))
 def test_whoever_writes_in_whatever_order_the_counting_is_right(
     db: Database, changes: list[tuple[str, str]]

@@ -159,7 +159,11 @@ def test_a_new_pod_needs_an_image(db: Database) -> None:
 # ---- desiring ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(wanted=st.lists(st.sampled_from([Desired.RUNNING, Desired.STOPPED, Desired.ARCHIVED]), max_size=8))
 def test_a_generation_is_a_change(db: Database, wanted: list[Desired]) -> None:
     """Saying the same again is none; each other order is one, with one event."""

@@ -92,7 +92,7 @@ def test_a_user_has_one_pod_of_a_name_that_is_not_deleted(one_pod: Database) -> 
         connection.execute(again)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pattern=st.sampled_from([ids.USER_ID_PATTERN, ids.LAB_PATTERN, ids.POD_NAME_PATTERN]), data=st.data())
 def test_postgres_reads_the_patterns_as_python_does(db: Database, pattern: str, data: st.DataObject) -> None:
     """What the API lets through, the database takes, and the other way round."""
