@@ -19,7 +19,8 @@ from node_agent import labels
 from node_agent.docker_runtime import DockerRuntime
 from node_agent.errors import StepError
 from node_agent.runtime import Container, ContainerPlan, Runtime, Volume
-from tests.sim.docker import IMAGE_ID, NEVER, REFERENCE, SimDocker
+from tests.sim.docker import REFERENCE, SimDocker
+from tests.sim.machine import IMAGE_ID, NEVER
 from tests.sim.trees import Trees
 from tests.sim.undisturbed import Undisturbed
 from tests.support.vfs_engine import small_root

@@ -17,6 +17,7 @@ _SWEEP = "node_agent/sweep.py"
 _CLASSIFY = "reconciler/classify.py"
 _PLAN = "reconciler/plan.py"
 _DATABASE = "tests/sim/database.py"
+_TABLES = "tests/sim/tables.py"
 _INGEST = "tests/sim/ingest.py"
 
 
@@ -266,7 +267,7 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
     _bug(
         "an archive of a placement that is over counts",
         "LAW 5",
-        _DATABASE,
+        _TABLES,
         "        if workspace.placement != Placement(row.node_id, action.epoch) or",
         "        if False and",
         # Two lines at once: when a placement is over, nothing of it is open any more that could be committed.
@@ -307,14 +308,14 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
     _bug(
         "nobody falls back to the archive before a damaged one",
         "LAW 8",
-        _DATABASE,
+        _TABLES,
         "        if not source_is_there and not (again and self._may_fall_back()):",
         "        if not source_is_there:",
     ),
     _bug(
         "an archive that was left as damaged is fallen back to",
         "LAW 8",
-        _DATABASE,
+        _TABLES,
         " and (key, of_number) not in self.damaged\n",
         "\n",
     ),

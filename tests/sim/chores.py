@@ -26,7 +26,7 @@ from state.model import ArchiveRef, Observed, TargetKind
 from state.sweeps import SWEEP
 from state.wire import Action, ArchivePod, ArchiveWorkspace
 from tests.sim.actors import AgentActor
-from tests.sim.docker import at
+from tests.sim.machine import at
 from tests.sim.rows import ActionRow, PodRow, WorkspaceRow
 
 if TYPE_CHECKING:

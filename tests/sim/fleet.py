@@ -13,14 +13,16 @@ from random import Random
 from node_agent.runtime import Status
 from state.model import Desired, Limits
 from tests.sim import decay, happenings
-from tests.sim.actors import AgentActor, ReconcilerActor
+from tests.sim.actors import AgentActor
 from tests.sim.chores import Caretakers
 from tests.sim.conduct import Conduct
 from tests.sim.database import SimDatabase
-from tests.sim.docker import SimContainer, SimDocker, at
+from tests.sim.docker import SimDocker
 from tests.sim.host import SimTime
 from tests.sim.ingest import Ingest
+from tests.sim.machine import SimContainer, at
 from tests.sim.postgres import SimServer
+from tests.sim.reconcilers import ReconcilerActor
 from tests.sim.rest import Rest
 from tests.sim.schedule import NODES, PODS, RECONCILERS, Fault, Schedule
 from tests.sim.scheduler import Armed, Process, Scheduler

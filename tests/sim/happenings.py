@@ -11,7 +11,8 @@ from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status
 from state.model import Desired, Failover, Verb
 from state.wire import SyncReply
-from tests.sim.docker import SimContainer, SimDocker
+from tests.sim.docker import SimDocker
+from tests.sim.machine import SimContainer
 from tests.sim.schedule import NODES, PODS, Fault
 from tests.sim.scheduler import Process
 

@@ -12,7 +12,8 @@ from node_agent.fencer import NOTE_EVERY_S, Fencer, Fences
 from node_agent.journal import Journal
 from node_agent.parts import Parts
 from node_agent.runtime import Volume, VolumeState
-from tests.sim.docker import SimDocker, at
+from tests.sim.docker import SimDocker
+from tests.sim.machine import at
 from tests.sim.scheduler import Scheduler
 
 

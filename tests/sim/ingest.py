@@ -30,7 +30,7 @@ from state.wire import (
     SyncRequest,
 )
 from tests.sim.database import SimDatabase
-from tests.sim.docker import at
+from tests.sim.machine import at
 from tests.sim.rows import ActionRow, NodeRow, PodRow, known_row, known_workspace_row
 
 _UP = (Observed.STARTING, Observed.RUNNING, Observed.STOPPING)

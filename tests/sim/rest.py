@@ -7,7 +7,7 @@ from node_agent.labels import EPOCH, NODE, WORKSPACE, is_partial
 from node_agent.runtime import Status, VolumeState
 from state.model import Desired
 from state.wire import SyncReply
-from tests.sim.docker import SimContainer, SimVolume
+from tests.sim.machine import SimContainer, SimVolume
 from tests.sim.rows import PodRow
 from tests.sim.schedule import ZOMBIE
 from tests.sim.truth import Violation

@@ -20,7 +20,7 @@ from node_agent.store import (
     check_key,
     settle_conflict,
 )
-from tests.sim.docker import at
+from tests.sim.machine import at
 from tests.sim.scheduler import Scheduler
 
 T = TypeVar("T")

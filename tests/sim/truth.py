@@ -13,7 +13,8 @@ from node_agent.runtime import Status, VolumeState
 from state.copy_wire import COPY_ATTEMPTS_FROM
 from state.model import ArchiveRef, Desired
 from tests.sim.database import SimDatabase
-from tests.sim.docker import SimContainer, SimDocker, SimVolume
+from tests.sim.docker import SimDocker
+from tests.sim.machine import SimContainer, SimVolume
 from tests.sim.rows import PodRow, WorkspaceRow
 from tests.sim.scheduler import Scheduler
 from tests.sim.store import SimStore

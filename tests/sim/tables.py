@@ -1,0 +1,219 @@
+"""The simulated database's rows, what people do to them, when they are due, and archives.
+
+A small model of what API, admins and triggers write, of state.generations and state.archives. How programs
+read and write the rest is in database.py and ingest.py.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from state.generations import SUSPECTS_PER_HOUR_MAX
+from state.model import ActionState, ArchiveRef, Desired, Failover, Placement
+from state.plan import Condition
+from tests.sim.rows import ActionRow, NodeRow, PodRow, WorkspaceRow, archive_id
+from tests.sim.watch import Watch
+
+
+class SimTables:
+    """Rows, and transactions of people. `clock` is the one that leases and graces are judged by."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self.clock = clock
+        self.pods: dict[str, PodRow] = {}
+        self.workspaces: dict[str, WorkspaceRow] = {}
+        self.nodes: dict[str, NodeRow] = {}
+        self.actions: dict[str, ActionRow] = {}
+        self.open: dict[str, ActionRow] = {}
+        self.archives: dict[tuple[str, int], ArchiveRef] = {}
+        self.damaged: dict[tuple[str, int], datetime] = {}
+        self.given_up = 0
+        self.attempts: dict[str, int] = {}
+        self.holder = ""
+        self.term = 0
+        self.term_began_at = clock()
+        self.lease_ends_at: datetime | None = None
+        self.watch = Watch()
+        # Until when each trouble lasts, and whose rows cannot be read.
+        self.trouble: dict[str, float] = {}
+        self.poisoned = ""
+        self.drawn = 0
+        self._committed_archives = 0
+        self._placed: dict[str, set[str]] = {}
+        self._room_made = False
+
+    def disconnect(self) -> None:
+        """Nothing is connected."""
+
+    # ---- who there is --------------------------------------------------------------------------------------
+
+    def add_node(self, node_id: str) -> None:
+        """A node is registered."""
+        self.nodes[node_id] = NodeRow(node_id)
+
+    def add_pod(self, pod_id: str, workspace_id: str, user_id: str) -> None:
+        """A pod is opened for a user, with the trigger's part, and is not to run yet."""
+        self.workspaces.setdefault(workspace_id, WorkspaceRow(workspace_id, user_id))
+        now = self.clock()
+        self.pods[pod_id] = PodRow(pod_id, workspace_id, due_at=now, desired_at=now)
+
+    def set_cordoned(self, node_id: str, cordoned: bool) -> None:
+        """By an admin."""
+        node = self.nodes[node_id]
+        self._room_made |= node.cordoned and not cordoned
+        node.cordoned = cordoned
+        self.committed()
+
+    def declare_lost(self, node_id: str, silent_after: timedelta) -> bool:
+        """See state.nodes: an admin signs for it. False for one that is heard of."""
+        node, now = self.nodes[node_id], self.clock()
+        if node.last_seen_at is not None and node.last_seen_at >= now - silent_after:
+            return False
+        if not node.lost:
+            node.lost_at, node.cordoned = now, True
+            self.wake_users_of(node_id)
+        return True
+
+    def room_made(self) -> None:
+        """Something was freed; who waits for it is told at the end of the transaction."""
+        self._room_made = True
+
+    def committed(self) -> None:
+        """The triggers at the end of a transaction: where room may have appeared, who waits looks at once."""
+        now = self.clock()
+        if self._room_made:
+            for pod in self.pods.values():
+                if pod.condition is Condition.WAITING_FOR_CAPACITY and pod.due_at and pod.due_at > now:
+                    pod.due_at = now
+        self._room_made = False
+
+    # ---- wishes --------------------------------------------------------------------------------------------
+
+    def set_desired(self, pod_id: str, desired: Desired) -> bool:
+        """An UPDATE by the API or by hand, with the trigger's part. False when it changes nothing."""
+        pod = self.pods[pod_id]
+        if pod.desired in (desired, Desired.DELETED):
+            return False
+        pod.desired, pod.generation = desired, pod.generation + 1
+        pod.desired_at = pod.due_at = self.clock()
+        return True
+
+    def set_failover(self, pod_id: str, failover: Failover) -> bool:
+        """An UPDATE by the API or by hand, with the trigger's part. False when it changes nothing."""
+        pod = self.pods[pod_id]
+        if pod.failover is failover or pod.desired is Desired.DELETED:
+            return False
+        pod.failover, pod.generation = failover, pod.generation + 1
+        pod.desired_at = pod.due_at = self.clock()
+        return True
+
+    def wake_users_of(self, node_id: str) -> None:
+        """Have all who are placed there looked at."""
+        for workspace in self.workspaces.values():
+            if workspace.placement and workspace.placement.node_id == node_id:
+                workspace.due_at = self.clock()
+
+    def pods_of(self, workspace_id: str) -> list[PodRow]:
+        return [pod for pod in self.pods.values() if pod.workspace_id == workspace_id]
+
+    def close(self, row: ActionRow, state: ActionState) -> None:
+        """An open action ends."""
+        row.state, row.finished_at = state, self.clock()
+        del self.open[row.action.target]
+
+    # ---- what is due ---------------------------------------------------------------------------------------
+
+    def claim_due(self, limit: int, redeliver_after: timedelta) -> list[str]:
+        """See state.snapshot."""
+        now = self.clock()
+        due: dict[str, datetime] = {}
+        for table in (self.workspaces, self.pods):
+            times = [line for line in self._due_of(table.values()) if line[0] <= now]
+            for due_at, _, workspace_id in sorted(times)[:limit]:
+                due[workspace_id] = min(due_at, due.get(workspace_id, due_at))
+        claimed = sorted(due, key=lambda key: (due[key], key))[:limit]
+        for workspace_id in claimed:
+            rows: list[PodRow | WorkspaceRow] = [self.workspaces[workspace_id]]
+            for row in [*rows, *self.pods_of(workspace_id)]:
+                if row.due_at is not None and row.due_at <= now:
+                    row.due_at = now + redeliver_after
+        return claimed
+
+    def next_due_in(self) -> timedelta | None:
+        """See state.snapshot."""
+        times = list(self.due_times())
+        return max(min(times) - self.clock(), timedelta(0)) if times else None
+
+    def page_workspaces(self, after: str, limit: int) -> list[str]:
+        """See state.snapshot."""
+        return sorted(key for key in self.workspaces if key > after)[:limit]
+
+    def due_times(self) -> Iterable[datetime]:
+        """Of pods and workspaces."""
+        for due_at, _, _ in self._due_of([*self.workspaces.values(), *self.pods.values()]):
+            yield due_at
+
+    def _due_of(self, rows: Iterable[PodRow | WorkspaceRow]) -> Iterable[tuple[datetime, str, str]]:
+        for row in rows:
+            if row.due_at is not None:
+                workspace_id = row.workspace_id if isinstance(row, PodRow) else row.id
+                yield row.due_at, row.id, workspace_id
+
+    # ---- archives ------------------------------------------------------------------------------------------
+
+    def note_damage(self, row: ActionRow, owner: PodRow | WorkspaceRow) -> bool:
+        """See state.generations: whether its owner leaves the archive that this step has met."""
+        step: Any = row.action.step
+        source = getattr(step, "archive", None) or getattr(step, "proof", None)
+        manifest_key = getattr(source, "manifest_key", None)
+        met = [key for key, ref in self.archives.items() if ref.manifest_key == manifest_key]
+        if not met:
+            return False
+        (target, number), again = met[0], met[0] in self.damaged
+        self.damaged.setdefault((target, number), self.clock())
+        source_is_there = row.verb.startswith("remove")
+        if not source_is_there and not (again and self._may_fall_back()):
+            return False
+        earlier = self._whole_before(target, number)
+        at_it = owner.archive is not None and owner.archive.number == number
+        if not at_it or (earlier is None and not source_is_there):
+            return False
+        owner.archive = earlier
+        return True
+
+    def _may_fall_back(self) -> bool:
+        lately = [at for at in self.damaged.values() if at > self.clock() - timedelta(hours=1)]
+        return len(lately) <= SUSPECTS_PER_HOUR_MAX
+
+    def _whole_before(self, target: str, number: int) -> ArchiveRef | None:
+        earlier = [
+            ref
+            for (key, of_number), ref in self.archives.items()
+            if key == target and of_number < number and (key, of_number) not in self.damaged
+        ]
+        return max(earlier, key=lambda ref: ref.number, default=None)
+
+    def read_back_whole(self, manifest_key: str) -> None:
+        """See state.generations: a restore has read all of it."""
+        for key in [key for key in self.damaged if self.archives[key].manifest_key == manifest_key]:
+            del self.damaged[key]
+
+    def archives_made(self, target: str) -> int:
+        """The highest number that an archive of it ever had."""
+        return max((number for key, number in self.archives if key == target), default=0)
+
+    def commit_archive(self, row: ActionRow, archive: ArchiveRef) -> bool:
+        """See state.archives: only at the live placement, and never behind a newer one."""
+        action = row.action
+        self._committed_archives += 1
+        workspace = self.workspaces[action.workspace_id]
+        if workspace.placement != Placement(row.node_id, action.epoch) or workspace.epoch != action.epoch:
+            return False
+        if any(target == action.target and number >= archive.number for target, number in self.archives):
+            return False
+        kept = replace(archive, id=archive_id(self._committed_archives))
+        self.archives[action.target, archive.number] = kept
+        owner = self.pods[action.pod_id] if action.pod_id else workspace
+        owner.archive = kept
+        return True
