@@ -6,7 +6,6 @@ Sizes, digests and bytes are those of what is inside, so nobody above knows of i
 import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from types import TracebackType
 
 from node_agent.data_keys import KEYS_PREFIX, DataKeys, scope_of
@@ -20,27 +19,26 @@ from node_agent.sealing import (
     sealed_size,
 )
 from node_agent.store import (
-    LIST_LIMIT_MAX,
     PROBE_PREFIX,
     BlobWriter,
     Store,
     StoreCapabilities,
     StoredBlob,
-    StoredEntry,
     StoreTooLarge,
     check_key,
 )
+from node_agent.store_around import StoreAround
 
 # Labs are put there by people, with their own tools; data keys are wrapped already; whose the store is, is no
 # secret, and must be read to know whether it may be written to.
 PLAIN_PREFIXES = ("labs/", KEYS_PREFIX, PROBE_PREFIX, "installation/")
 
 
-class SealedStore(Store):
+class SealedStore(StoreAround):
     """Writes with the data key of one user, or of nobody; opens what any data key here has sealed."""
 
     def __init__(self, store: Store, keys: DataKeys, user_id: str = "") -> None:
-        self._store = store
+        super().__init__(store)
         self._keys = keys
         self._scope = scope_of(user_id)
 
@@ -78,32 +76,6 @@ class SealedStore(Store):
         """See Store. Raises SealBroken for a size that nothing sealed can have."""
         size_bytes = self._store.head(key)
         return size_bytes if size_bytes is None or _is_plain(key) else opened_size(size_bytes, key)
-
-    def list(self, prefix: str, limit: int = LIST_LIMIT_MAX) -> tuple[str, ...]:
-        """See Store."""
-        return self._store.list(prefix, limit)
-
-    def delete(self, key: str) -> None:
-        """See Store."""
-        self._store.delete(key)
-
-    def entries(
-        self, prefix: str, *, after: str = "", limit: int = LIST_LIMIT_MAX
-    ) -> tuple[StoredEntry, ...]:
-        """See Store."""
-        return self._store.entries(prefix, after=after, limit=limit)
-
-    def delete_if_same(self, entry: StoredEntry) -> bool:
-        """See Store."""
-        return self._store.delete_if_same(entry)
-
-    def clock(self) -> datetime:
-        """See Store."""
-        return self._store.clock()
-
-    def drop_unfinished(self, older_than: timedelta) -> int:
-        """See Store."""
-        return self._store.drop_unfinished(older_than)
 
     def probe(self) -> StoreCapabilities:
         """See Store. Also opens a data key: a master key that is not the right one is told here."""

@@ -18,9 +18,9 @@ from reconciler.outage import Outage
 from reconciler.plan import is_breaker_open
 from reconciler.policy import decide
 from reconciler.tick import Leading
+from reconciler.turns import POLL, Turns
 from state import policies, presence
-from state.database import Database, DatabaseUnavailable, Doorbell
-from state.leader import LeadershipLost
+from state.database import Database, Doorbell
 from state.lifecycle import LifeLimits, Move, PodLife, Verdict
 from state.model import Limits
 from state.snapshot import database_clock, read_world
@@ -29,8 +29,6 @@ PODS_PER_PASS_MAX = 200
 # LAW 15: a wrong limit must not put away everybody at once.
 WISHES_PER_PASS_MAX = 50
 REDELIVER_AFTER = timedelta(seconds=30)
-POLL = timedelta(seconds=1)
-PAUSE = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)
 
@@ -98,8 +96,10 @@ def _carry_out(
     )
 
 
-class LifeLoop:
+class LifeLoop(Turns):
     """Passes, one after the other, while we lead. In a thread of its own."""
+
+    name = "policies"
 
     def __init__(
         self,
@@ -110,14 +110,12 @@ class LifeLoop:
         lead: Lead,
         outage: Outage,
     ) -> None:
+        super().__init__(doorbell, lead, outage)
         self._db = db
-        self._doorbell = doorbell
         self._limits = limits
         self._life_limits = life_limits
-        self._lead = lead
-        self._outage = outage
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
+        self._thread = threading.Thread(target=self.run, args=(self._stop,), name=self.name, daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -129,27 +127,10 @@ class LifeLoop:
         self._doorbell.ring()
         self._thread.join()
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            wait = self._surviving_turn()
-            if wait > timedelta(0):
-                self._doorbell.wait(wait.total_seconds())
-
-    def _surviving_turn(self) -> timedelta:
-        leading = self._lead.current()
-        if leading is None:
-            return POLL
-        try:
-            looked = look(self._db, self._limits, self._life_limits, leading)
-            wait = timedelta(0) if looked.more else min(policies.next_due_in(self._db) or POLL, POLL)
-        except DatabaseUnavailable as error:
-            self._outage.met(error)
-            return POLL
-        except LeadershipLost as error:
-            self._lead.give_up(str(error))
-            return POLL
-        except Exception as error:  # the loop must outlive whatever goes wrong in a pass
-            log.error("policies_failed", error=repr(error), exc_info=error)
-            return PAUSE
-        self._outage.over()
-        return wait
+    def turn(self, leading: Leading) -> timedelta:
+        """See Turns."""
+        looked = look(self._db, self._limits, self._life_limits, leading)
+        if looked.more:
+            return timedelta(0)
+        # What came due meanwhile waits for the poll, too: limits are minutes, and nothing then makes this loop spin.
+        return min(policies.next_due_in(self._db) or POLL, POLL)

@@ -1,6 +1,5 @@
 """The loop: passes over what is due, first; a page of the resync, when there is time; sleep until a bell."""
 
-import threading
 from datetime import timedelta
 
 import structlog
@@ -8,15 +7,10 @@ import structlog
 from reconciler.lead import Lead
 from reconciler.outage import Outage
 from reconciler.tick import WORKSPACES_PER_PASS_MAX, Leading, TickOutcome, examine, tick
-from state.database import Database, DatabaseUnavailable, Doorbell
-from state.leader import LeadershipLost
+from reconciler.turns import POLL, Turns
+from state.database import Database, Doorbell
 from state.model import Limits
 from state.snapshot import database_clock, next_due_in, page_workspaces
-
-# With every bell silent, a change is seen after this long.
-POLL = timedelta(seconds=1)
-# After a pass that failed in a way nobody foresaw.
-PAUSE = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +38,10 @@ class Resync:
         return workspace_ids
 
 
-class Loop:
-    """Turns, one after the other, while we lead."""
+class Loop(Turns):
+    """What is due is planned; what is not, is looked at all the same from time to time."""
+
+    name = "loop"
 
     def __init__(
         self,
@@ -56,20 +52,11 @@ class Loop:
         resync: Resync,
         outage: Outage,
     ) -> None:
+        super().__init__(doorbell, lead, outage)
         self._db = db
-        self._doorbell = doorbell
         self._limits = limits
-        self._lead = lead
         self._resync = resync
-        self._outage = outage
         self._term: int | None = None
-
-    def run(self, stop: threading.Event) -> None:
-        """Turn until `stop`; nothing that goes wrong in a turn ends the loop."""
-        while not stop.is_set():
-            wait = self._surviving_turn()
-            if wait > timedelta(0):
-                self._doorbell.wait(wait.total_seconds())
 
     def turn(self, leading: Leading) -> timedelta:
         """One pass, or one page of the resync; how long to wait for a bell after it."""
@@ -86,24 +73,6 @@ class Loop:
             return timedelta(0)
         due_in = next_due_in(self._db)
         return POLL if due_in is None else min(due_in, POLL)
-
-    def _surviving_turn(self) -> timedelta:
-        leading = self._lead.current()
-        if leading is None:
-            return POLL
-        try:
-            wait = self.turn(leading)
-        except DatabaseUnavailable as error:
-            self._outage.met(error)
-            return POLL
-        except LeadershipLost as error:
-            self._lead.give_up(str(error))
-            return POLL
-        except Exception as error:  # the loop must outlive whatever goes wrong in a pass
-            log.error("turn_failed", error=repr(error), exc_info=error)
-            return PAUSE
-        self._outage.over()
-        return wait
 
 
 def _tell(outcome: TickOutcome) -> None:
