@@ -132,5 +132,5 @@ class LifeLoop(Turns):
         looked = look(self._db, self._limits, self._life_limits, leading)
         if looked.more:
             return timedelta(0)
-        # What came due meanwhile waits for the poll, too: limits are minutes, and nothing then makes this loop spin.
+        # What came due meanwhile waits for the poll, too: limits are minutes, and so nothing makes this spin.
         return min(policies.next_due_in(self._db) or POLL, POLL)
