@@ -12,6 +12,7 @@ from tests.mutants.store import STORE_MUTANTS
 from tests.mutants.visits import VISIT_MUTANTS
 
 _PLAN = "tests/property/test_plan_laws.py"
+_PLANNED = "tests/unit/reconciler/test_plan.py"
 _GATE = "tests/njs/test_gate.py"
 _PROXY = "tests/integration/test_proxy.py"
 _DEFENCE = "tests/integration/test_proxy_defence.py"
@@ -23,7 +24,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reconciler/classify.py",
         "    return now - heard > limits.node_silent_after",
         "    return False",
-        (f"{_PLAN}::test_a_fresh_leader_grants_every_node_a_new_lease",),
+        (f"{_PLANNED}::test_a_fresh_leader_grants_every_node_a_new_lease",),
     ),
     Mutant(
         "a workspace's failure outlives the wish that came after it",
@@ -39,7 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reconciler/classify.py",
         "    heard = max(node.last_seen_at or leading_since, leading_since)",
         "    heard = node.last_seen_at or leading_since",
-        (f"{_PLAN}::test_a_fresh_leader_grants_every_node_a_new_lease",),
+        (f"{_PLANNED}::test_a_fresh_leader_grants_every_node_a_new_lease",),
     ),
     Mutant(
         "the mass-failure breaker never opens",
@@ -55,7 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reconciler/classify.py",
         "        return pod.archive.fingerprint == pod.observed.fingerprint",
         "        return True",
-        (f"{_PLAN}::test_a_container_changed_after_its_archive_is_archived_again",),
+        (f"{_PLANNED}::test_a_container_changed_after_its_archive_is_archived_again",),
     ),
     Mutant(
         "a running container is archived without a stop",
@@ -87,7 +88,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "reconciler/plan.py",
         "        if len(self.steps) >= self.limits.actions_per_pass_max:",
         "        if len(self.steps) >= 10 * self.limits.actions_per_pass_max:",
-        (f"{_PLAN}::test_a_herd_is_let_in_a_few_at_a_time",),
+        (f"{_PLANNED}::test_a_herd_is_let_in_a_few_at_a_time",),
     ),
     Mutant(
         "an epoch that is not the placement's",

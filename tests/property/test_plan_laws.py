@@ -1,9 +1,8 @@
 """The planner's laws, over random worlds. Each names the LAW of docs/architecture.md that it guards."""
 
-import itertools
 import random
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,21 +13,18 @@ from state.model import (
     WITHDRAWING_VERBS,
     Desired,
     Limits,
-    NodeView,
     Observed,
-    ObservedPod,
-    OpenAction,
     Placement,
     PodView,
     Verb,
     WorkspaceView,
     World,
 )
-from state.plan import Condition, Plan
+from state.plan import Condition
 from state.wire import ArchiveProof, RemovePod, RemoveWorkspace, TombstoneProof
-from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, every_lone_pod, live_node
+from tests.support.obedience import assert_as_desired, converge, is_quiet, without_trouble
+from tests.support.worlds import LIMITS, NOW, draw_worlds, every_lone_pod, live_node
 
-ROUNDS_MAX = 60
 # So many of each that no drawn world reaches a bound of the pass.
 ABUNDANT = replace(LIMITS, open_starts_per_node_max=1000, open_actions_per_node_max=1000)
 
@@ -212,66 +208,16 @@ def test_a_bad_neighbour_changes_nothing(world: World) -> None:
 def test_obedient_nodes_bring_every_pod_to_its_desired_state(world: World) -> None:
     """Convergence: with room, live nodes and no faults, all becomes as desired, and stays so."""
     nodes = {node_id: live_node(node_id) for node_id in ["node-gone", "node-9", *world.nodes]}
-    healed = replace(world, nodes=nodes, workspaces=tuple(map(_without_trouble, world.workspaces)))
+    healed = replace(world, nodes=nodes, workspaces=tuple(map(without_trouble, world.workspaces)))
 
-    end, now, last = _converge(healed)
+    end, now, last = converge(healed)
 
-    assert _is_quiet(last), last.fields()
+    assert is_quiet(last), last.fields()
     again = plan(end, now + timedelta(hours=1), replace(LIMITS, node_silent_after=timedelta(days=1)))
-    assert _is_quiet(again)
+    assert is_quiet(again)
     for workspace in end.workspaces:
         for pod in workspace.pods:
-            _assert_as_desired(workspace, pod)
-
-
-def _without_trouble(workspace: WorkspaceView) -> WorkspaceView:
-    pods = tuple(replace(_settled_state(pod), open_action=None, failure=None) for pod in workspace.pods)
-    observed = workspace.observed
-    if observed is not None and (observed.state != "present" or observed.fingerprint is None):
-        observed = None
-    used = any(pod.observed and pod.observed.state is not Observed.ABSENT for pod in pods)
-    if used and workspace.placement and observed is None:
-        pods = tuple(replace(pod, observed=None) for pod in pods)
-    return replace(workspace, pods=pods, observed=observed, open_action=None, failure=None)
-
-
-def _settled_state(pod: PodView) -> PodView:
-    """Transitional states end by themselves: stand in for the node's next report."""
-    if pod.observed is None or pod.observed.state in (Observed.RUNNING, Observed.ABSENT):
-        return pod
-    fingerprint = pod.observed.fingerprint or "f9"
-    return replace(pod, observed=replace(pod.observed, state=Observed.STOPPED, fingerprint=fingerprint))
-
-
-def _converge(world: World) -> tuple[World, datetime, Plan]:
-    counter = itertools.count(1).__next__
-    now = NOW
-    result = plan(world, now, LIMITS)
-    for _ in range(ROUNDS_MAX):
-        if _is_quiet(result):
-            break
-        now += timedelta(seconds=6)
-        world = carry_out(world, result, now, counter)
-        result = plan(world, now, LIMITS)
-    return world, now, result
-
-
-def _is_quiet(result: Plan) -> bool:
-    settled = all(decision.condition is Condition.SETTLED for decision in result.decisions)
-    waiting = any(decision.wake_at for decision in result.workspace_decisions)
-    return settled and not waiting and not (result.steps or result.places or result.releases)
-
-
-def _assert_as_desired(workspace: WorkspaceView, pod: PodView) -> None:
-    state = pod.observed.state if pod.observed else Observed.ABSENT
-    if pod.desired is Desired.RUNNING:
-        assert state is Observed.RUNNING
-    elif pod.desired in (Desired.ARCHIVED, Desired.DELETED):
-        assert state is Observed.ABSENT
-    else:
-        assert state in (Observed.STOPPED, Observed.ABSENT)
-    if all(other.desired in (Desired.ARCHIVED, Desired.DELETED) for other in workspace.pods):
-        assert workspace.placement is None, "an archived user must leave the node free"
+            assert_as_desired(workspace, pod)
 
 
 # ---- the small space, exhausted ------------------------------------------------------------------------
@@ -311,96 +257,3 @@ def test_nothing_is_done_for_a_lone_pod_whose_engine_is_away() -> None:
 
         assert (result.steps, result.releases) == ((), ())
         assert [decision.condition for decision in result.decisions] == [Condition.ENGINE_AWAY]
-
-
-def test_a_herd_is_let_in_a_few_at_a_time() -> None:
-    """LAW 15: twenty pods wanted on one node are started four at a time, the rest know that they wait."""
-    stopped = ObservedPod(Observed.STOPPED, "node-1", 3, "c1", fingerprint="f1")
-    workspaces = tuple(
-        replace(_workspace(_pod(id=f"p-{n}", observed=stopped), Placement("node-1", 3)), id=f"w-{n}")
-        for n in range(20)
-    )
-    world = World({"node-1": live_node()}, workspaces, NOW - timedelta(hours=1))
-
-    result = plan(world, NOW, LIMITS)
-    bounded = plan(world, NOW, replace(LIMITS, actions_per_pass_max=3))
-
-    assert len(result.steps) == LIMITS.open_starts_per_node_max
-    assert len(bounded.steps) == 3
-    waiting = [d for d in result.decisions if d.condition is Condition.WAITING_FOR_TURN]
-    assert len(waiting) == 20 - LIMITS.open_starts_per_node_max
-
-
-# ---- a few examples, to be read ------------------------------------------------------------------------
-
-
-def _world(workspace: WorkspaceView, *nodes: NodeView) -> World:
-    return World({node.id: node for node in nodes}, (workspace,), NOW - timedelta(hours=1))
-
-
-def _pod(**changes: object) -> PodView:
-    pod = PodView(id="p-1", name="hello", image="codepods-pod:1", desired=Desired.RUNNING, generation=1)
-    return replace(pod, **changes)  # type: ignore[arg-type]
-
-
-def _workspace(pod: PodView, placement: Placement | None = None) -> WorkspaceView:
-    return WorkspaceView(
-        id="w-1", user_id="alice", epoch=placement.epoch if placement else 0, pods=(pod,), placement=placement
-    )
-
-
-def test_a_new_pod_is_placed_where_there_is_most_room() -> None:
-    """A first start needs a node; the emptier one is taken."""
-    full = live_node("node-1", reserved=live_node().capacity)
-
-    result = plan(_world(_workspace(_pod()), full, live_node("node-2")), NOW, LIMITS)
-
-    assert [place.node_id for place in result.places] == ["node-2"]
-    assert [decision.condition for decision in result.decisions] == [Condition.NEEDS_PLACEMENT]
-
-
-def test_without_room_the_pod_waits_and_says_so() -> None:
-    """No node has room: the reason says what it waits for, and when it is looked at again."""
-    result = plan(_world(_workspace(_pod()), live_node(cordoned=True)), NOW, LIMITS)
-
-    (decision,) = result.decisions
-    assert decision.condition is Condition.WAITING_FOR_CAPACITY
-    assert "none of 1 live nodes has room" in decision.reason
-    assert decision.wake_at is not None
-
-
-def test_a_start_takes_back_an_archive_in_flight() -> None:
-    """Somebody opens the pod while it is being saved: the saving stops, nothing is lost."""
-    action = OpenAction("act-1", Verb.ARCHIVE_POD, "node-1", 3, 1, NOW)
-    pod = _pod(open_action=action, observed=ObservedPod(Observed.ARCHIVING, "node-1", 3))
-
-    result = plan(_world(_workspace(pod, Placement("node-1", 3)), live_node()), NOW, LIMITS)
-
-    assert [take_back.action_id for take_back in result.take_backs] == ["act-1"]
-    assert not result.steps
-
-
-def test_a_container_changed_after_its_archive_is_archived_again() -> None:
-    """The fingerprint in the archive is not the container's: it is saved again, never removed."""
-    pod = _pod(
-        desired=Desired.ARCHIVED,
-        archive=archive_ref("p-1", "old"),
-        observed=ObservedPod(Observed.STOPPED, "node-1", 3, "c1", fingerprint="new"),
-    )
-
-    result = plan(_world(_workspace(pod, Placement("node-1", 3)), live_node()), NOW, LIMITS)
-
-    assert [step.step.verb for step in result.steps] == [Verb.ARCHIVE_POD]
-
-
-def test_a_fresh_leader_grants_every_node_a_new_lease() -> None:
-    """After the control plane was away, no node is called silent for words nobody was there to hear."""
-    long_ago = live_node(last_seen_at=NOW - timedelta(hours=2))
-    pod = _pod(observed=ObservedPod(Observed.RUNNING, "node-1", 3))
-    world = _world(_workspace(pod, Placement("node-1", 3)), long_ago)
-
-    fresh = plan(replace(world, leading_since=NOW - timedelta(seconds=5)), NOW, LIMITS)
-    seasoned = plan(world, NOW, LIMITS)
-
-    assert [decision.condition for decision in fresh.decisions] == [Condition.SETTLED]
-    assert [decision.condition for decision in seasoned.decisions] == [Condition.NODE_SILENT]

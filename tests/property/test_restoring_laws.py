@@ -14,7 +14,7 @@ from reconciler.plan import plan
 from state.model import Desired, Observed, PodView, Restoration, Verb, WorkspaceView, World
 from state.plan import Plan
 from state.recovery import is_broken
-from tests.property.test_plan_laws import ROUNDS_MAX, _assert_as_desired, _is_quiet, _without_trouble
+from tests.support.obedience import ROUNDS_MAX, assert_as_desired, is_quiet, without_trouble
 from tests.support.worlds import LIMITS, NOW, archive_ref, carry_out, draw_worlds, every_lone_pod, live_node
 
 _ASIDE = {Verb.STOP_POD, Verb.ARCHIVE_POD, Verb.REMOVE_POD}
@@ -101,7 +101,7 @@ def test_what_goes_back_is_only_put_away_meanwhile(world: World) -> None:
 def test_obedient_nodes_bring_everybody_back_and_then_to_what_is_wished(world: World) -> None:
     """Convergence: each wish is met, from the archive that was wished, and all is as desired again."""
     nodes = {node_id: live_node(node_id) for node_id in ["node-gone", "node-9", *world.nodes]}
-    workspaces = tuple(map(_without_trouble, world.workspaces))
+    workspaces = tuple(map(without_trouble, world.workspaces))
     now, world, counter = NOW, replace(world, nodes=nodes, workspaces=workspaces), itertools.count(1).__next__
     for _ in range(2 * ROUNDS_MAX):
         result = plan(world, now, LIMITS)
@@ -114,11 +114,11 @@ def test_obedient_nodes_bring_everybody_back_and_then_to_what_is_wished(world: W
         assert workspace.restoration is None
         for pod in workspace.pods:
             assert pod.restoration is None or pod.desired is Desired.DELETED
-            _assert_as_desired(workspace, pod)
+            assert_as_desired(workspace, pod)
 
 
 def _at_rest(result: Plan) -> bool:
-    return _is_quiet(result) and not result.go_backs
+    return is_quiet(result) and not result.go_backs
 
 
 def _gone_back(world: World, result: Plan) -> World:
@@ -158,13 +158,13 @@ def test_from_any_world_recovering_and_healthy_nodes_converge(world: World, data
     assert _at_rest(result), result.fields()
     for workspace in world.workspaces:
         for pod in workspace.pods:
-            _assert_as_desired(workspace, pod)
+            assert_as_desired(workspace, pod)
 
 
 def _recovered(draw: st.DrawFn, workspace: WorkspaceView) -> WorkspaceView:
     """As `recover` leaves it: a new generation, and made anew where the container does not work."""
     failures = {pod.id: pod.failure for pod in workspace.pods}
-    healthy = _without_trouble(workspace)
+    healthy = without_trouble(workspace)
     pods = []
     for pod in healthy.pods:
         state = pod.observed.state if pod.observed else Observed.ABSENT
