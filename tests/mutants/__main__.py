@@ -1,8 +1,6 @@
-"""`python -m tests.mutants [--sample | PART OF A NAME]`: try mutants, print who was caught.
+"""Try deliberate bugs, and print which were caught. Exits 1 if one survived, or if there was none to try."""
 
-Exits 1 if one survived. `--sample`: those that unit and property tests catch, for `make test`.
-"""
-
+import argparse
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +29,14 @@ def sample() -> list[Mutant]:
 
 def main() -> int:
     """Try every mutant whose name has the given words in it, or the sample."""
-    wanted = " ".join(sys.argv[1:])
-    chosen = sample() if wanted == "--sample" else [mutant for mutant in MUTANTS if wanted in mutant.name]
+    parser = argparse.ArgumentParser("tests.mutants", description=__doc__)
+    parser.add_argument("--sample", action="store_true", help="those that unit and property tests catch")
+    parser.add_argument("words", nargs="*", help="a part of a name: only those")
+    asked = parser.parse_args()
+    wanted = " ".join(asked.words)
+    chosen = [mutant for mutant in (sample() if asked.sample else MUTANTS) if wanted in mutant.name]
+    if not chosen:
+        parser.error(f"no mutant has “{wanted}” in its name")
     console = Console(width=160)
     verdicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
