@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from node_agent import labels
-from node_agent.boot import new_boot_id
+from node_agent.boot import Boots
 from node_agent.chore_kinds import HANDLERS
 from node_agent.chores import ChoreRunner
 from node_agent.copies import copy_handlers
@@ -50,8 +50,8 @@ log = structlog.get_logger(__name__)
 class Agent:
     """One node's agent. `start`, then `stop`."""
 
-    def __init__(self, parts: Parts, gateway: Gateway, boot_id: str | None = None) -> None:
-        """`boot_id` None: a new one, later than all on this disk."""
+    def __init__(self, parts: Parts, gateway: Gateway, boots: Boots | None = None) -> None:
+        """`boots` None: those of its data directory."""
         settings = parts.settings
         self._parts = parts
         self._gateway = gateway
@@ -81,7 +81,8 @@ class Agent:
         self._progress: dict[str, StepProgress] = {}
         self._progress_told_at_s = 0.0
         self._generations: dict[str, int] = {}
-        self._boot_id = boot_id or new_boot_id(settings.data_dir / BOOT)
+        self._boots = boots or Boots(settings.data_dir / BOOT)
+        self._boot_id = self._boots.begin()
         self._sequence = 0
         self._sending = threading.Lock()
         self._handing_over = threading.Lock()
@@ -234,6 +235,7 @@ class Agent:
         try:
             reply = self._gateway.sync(request)
         except GatewayError as error:
+            self._refused(request, error)
             return error
         self._fencer.contact(asked_at_s)
         if reply.epochs:
@@ -244,6 +246,14 @@ class Agent:
         if self._watch.take(reply.presence):
             self.report_soon()
         return None
+
+    def _refused(self, request: SyncRequest, error: GatewayError) -> None:
+        if error.other_machine:
+            self._fencer.shut_out()
+        with self._sending:
+            if error.after and request.boot_id == self._boot_id:
+                self._boot_id, self._sequence = self._boots.begin(error.after), 0
+                log.warning("agent.begins_anew", boot=self._boot_id, after=error.after)
 
     def _request(self, wait_s: float) -> SyncRequest:
         with self._sending:
@@ -270,6 +280,7 @@ class Agent:
                 wait_s=wait_s,
                 chores=self.chores.up(),
                 presence=None if report is None else self._watch.tell(),
+                shut_out_s=self._fencer.shut_out_s(),
             )
 
     def _take(self, reply: SyncReply) -> None:

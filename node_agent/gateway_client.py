@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 import httpx
@@ -10,25 +10,37 @@ from pydantic import ValidationError
 
 from node_agent.settings import Settings
 from state.chore_wire import ChoreHandle
-from state.wire import SyncReply, SyncRequest
+from state.wire import BEGIN_ANEW, OTHER_MACHINE, Problem, SyncReply, SyncRequest
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0  # beyond the wait that was asked for
 STREAM_TIMEOUT_S = 120.0  # for one chunk to go on: the gateway gives up on a reader before
 REPLY_BYTES_MAX = 16 << 20
+PROBLEM_BYTES_MAX = 1 << 16
 
 
 class GatewayError(Exception):
     """A sync did not come to its end.
 
     `retry_soon`: waiting alone may help; else somebody must set it right. `overtaken`: another sync of this
-    agent, begun later, was there first.
+    agent, begun later, was there first. `after`: it will be believed in a new run, later than this one.
+    `other_machine`: another one is believed in its place.
     """
 
-    def __init__(self, message: str, *, retry_soon: bool, overtaken: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_soon: bool,
+        overtaken: bool = False,
+        after: str = "",
+        other_machine: bool = False,
+    ) -> None:
         super().__init__(message)
         self.retry_soon = retry_soon
         self.overtaken = overtaken
+        self.after = after
+        self.other_machine = other_machine
 
 
 class Gateway(Protocol):
@@ -119,12 +131,7 @@ class GatewayClient:
                 retry_soon=False,
             )
         if answer.status_code == 409:
-            raise GatewayError(
-                f"The gateway has a newer report of this node already: {answer.text[:300]} "
-                "If this lasts, a second agent runs under the same CODEPODS_NODE_ID: stop one.",
-                retry_soon=True,
-                overtaken=True,
-            )
+            raise _not_believed(answer)
         if answer.status_code != 200:
             raise GatewayError(
                 f"The gateway answered {answer.status_code}: {answer.text[:300]}",
@@ -144,3 +151,17 @@ class GatewayClient:
     def close(self) -> None:
         """Drop connections; a waiting sync fails."""
         self._client.close()
+
+
+def _not_believed(answer: httpx.Response) -> GatewayError:
+    why = Problem()
+    with suppress(ValidationError):
+        why = Problem.model_validate_json(answer.content[:PROBLEM_BYTES_MAX])
+    return GatewayError(
+        f"The gateway has a newer report of this node already: {answer.text[:300]} "
+        "If this lasts, a second agent runs under the same CODEPODS_NODE_ID: stop one.",
+        retry_soon=True,
+        overtaken=not why.code or why.code == "stale_report",
+        after=why.after if why.code == BEGIN_ANEW else "",
+        other_machine=why.code == OTHER_MACHINE,
+    )

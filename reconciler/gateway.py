@@ -28,10 +28,11 @@ from state.chore_kinds import APPLIES
 from state.chore_wire import ChoreHandle
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.delivery import epochs_ahead, taken_back, undelivered
+from state.lease import Refusal
 from state.model import Limits
 from state.nodes import authenticate_node
 from state.reports import Ingested, UnusableReport, ingest
-from state.wire import SyncReply, SyncRequest
+from state.wire import BEGIN_ANEW, OTHER_MACHINE, SyncReply, SyncRequest
 
 # A report of the most pods that wire allows, with room to spare.
 BODY_BYTES_MAX = 8 * 1024 * 1024
@@ -46,12 +47,20 @@ T = TypeVar("T")
 class Refused(Exception):
     """An answer other than 200, as problem+json. `code` is stable; `detail` says what to do."""
 
-    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        after: str | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.headers = headers
+        self.after = after
 
     def response(self) -> Response:
         """As RFC 9457 wants it."""
@@ -61,7 +70,7 @@ class Refused(Exception):
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
-        }
+        } | ({} if self.after is None else {"after": self.after})
         return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
 
 
@@ -127,13 +136,8 @@ class Gateway:
         token = _bearer(request)
         message = _parse(await _body(request))
         ingested, chores_kept = await self._call(partial(self._take_in, message, token))
-        if not ingested.current:
-            raise Refused(
-                409,
-                "stale_report",
-                "This report is not newer than the last one from this node. If no earlier call was under way,"
-                " a second agent runs with the same node id: stop one of them.",
-            )
+        if ingested.refusal is not None:
+            raise _not_believed(ingested.refusal, message)
         epochs = await self._call(partial(epochs_ahead, self._db, message.report))
         reply = await self._wait(_after(message, ingested.accepted), chores_kept)
         told = {"accepted": ingested.accepted, "epochs": epochs}
@@ -201,6 +205,25 @@ def _after(message: SyncRequest, accepted: tuple[str, ...]) -> SyncRequest:
         return message
     in_hand = tuple(action_id for action_id in message.in_hand if action_id not in accepted)
     return message.model_copy(update={"in_hand": in_hand, "wait_s": 0.0})
+
+
+def _not_believed(refusal: Refusal, message: SyncRequest) -> Refused:
+    """Only an agent that lives reads this answer: so what it says next is of one that lives."""
+    if refusal.silent:
+        detail = "A later run of this node's agent was heard, and is silent now. Begin a run after it."
+        return Refused(409, BEGIN_ANEW, detail, after=refusal.boot_id)
+    if refusal.other_machine:
+        detail = (
+            f"Another machine is heard under the name {message.node_id}. If this machine was made from a copy"
+            " of that one's disk, stop one of them, or make a node of its own of it. If it is the same,"
+            " booted anew, it is believed soon."
+        )
+        return Refused(409, OTHER_MACHINE, detail)
+    detail = (
+        "This report is not newer than the last one from this node. If no earlier call was under way,"
+        " a second agent runs with the same node id: stop one of them."
+    )
+    return Refused(409, "stale_report", detail)
 
 
 def _has_news(reply: SyncReply) -> bool:

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from state import events, presence
 from state.backoff import next_failure
 from state.database import Connection, Database
-from state.lease import renew_lease, stamp
+from state.lease import Refusal, renew_lease, stamp
 from state.model import Limits, Verb
 from state.observed import Comparison, Exit, Known, Oddity, compare
 from state.results import EXITED, Judge, apply_progress, apply_results, known_failure, open_actions
@@ -145,11 +145,16 @@ _WAKE_WORKSPACES = "UPDATE workspace SET next_check_at = clock_timestamp() WHERE
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of a request. `current` is false for a report of the past: it gets no actions either."""
+    """What became of a request. One that is refused changes nothing, and gets no actions either."""
 
-    current: bool
     accepted: tuple[str, ...] = ()
     changed: bool = False
+    refusal: Refusal | None = None
+
+    @property
+    def current(self) -> bool:
+        """Whether it was believed."""
+        return self.refusal is None
 
 
 class UnusableReport(Exception):
@@ -171,21 +176,21 @@ def ingest(db: Database, request: SyncRequest, *, limits: Limits, jitter: Callab
 
 
 def _ingest(conn: Connection, request: SyncRequest, limits: Limits, jitter: Callable[[], float]) -> Ingested:
-    lease = renew_lease(conn, request)
-    if lease is None:
-        return Ingested(current=False)
+    lease = renew_lease(conn, request, limits.node_silent_after)
+    if isinstance(lease, Refusal):
+        return Ingested(refusal=lease)
     _keep_facts(conn, request)
     _note_engine(conn, request, lease["engine_error_before"])
     apply_progress(conn, request.node_id, request.progress)
     if request.report is None:
-        return Ingested(current=True)
+        return Ingested()
     changed = _take_in(conn, request, request.report, limits, jitter)
     if request.presence is not None:
         presence.take_in(conn, request.node_id, request.presence)
     if changed:
         conn.execute("NOTIFY codepods_observed")
     accepted = tuple(result.action_id for result in request.results)
-    return Ingested(current=True, accepted=accepted, changed=changed)
+    return Ingested(accepted=accepted, changed=changed)
 
 
 def _note_engine(conn: Connection, request: SyncRequest, error_before: str | None) -> None:

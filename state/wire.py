@@ -20,6 +20,10 @@ RESULTS_PER_SYNC_MAX = 200
 # How a node answers for an action that was taken back: it has not done it, or not all of it, and will not.
 CANCELLED = "cancelled"
 PODS_PER_REPORT_MAX = 2000
+# Why a sync may be refused with 409: the agent is to begin a run after the one that the answer names
+# (`after`); or another machine is heard under the node's name.
+BEGIN_ANEW = "begin_anew"
+OTHER_MACHINE = "other_machine"
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -313,6 +317,8 @@ class SyncRequest(Wire):
     chores: ChoresUp = ChoresUp()
     # Who is there. Not part of the report, nor of its digest.
     presence: PresenceUp | None = None
+    # For how long the agent has been told that another machine is believed in its place.
+    shut_out_s: Annotated[float, Field(ge=0)] = 0.0
 
 
 class SyncReply(Wire):
@@ -328,3 +334,10 @@ class SyncReply(Wire):
     # The epoch of reported workspaces that have been placed anew since: what is of an earlier one is stopped.
     epochs: dict[str, int] = {}
     presence: PresenceDown = PresenceDown()
+
+
+class Problem(Wire):
+    """Why a sync was refused, as far as an agent acts on it."""
+
+    code: str = ""
+    after: str = ""

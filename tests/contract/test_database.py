@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from reconciler.plan import plan
+from state.boots import boot_id
 from state.leader import LeadershipLost
 from state.model import Desired, Failover
 from state.plan import Plan
@@ -35,6 +36,10 @@ from tests.sim.postgres import SimServer
 LONG = os.environ.get("CODEPODS_CHAOS") == "long"
 EXAMPLES = 300 if LONG else 20
 STEPS = 60 if LONG else 40
+
+
+# Of one machine, of another, and of an agent that does not say.
+boots = st.sampled_from((boot_id(1, "a"), boot_id(1, "a"), boot_id(2, "a"), boot_id(3, "b"), "b1"))
 
 
 class Twins(Draws):
@@ -134,7 +139,7 @@ class Twins(Draws):
 
     # ---- a node --------------------------------------------------------------------------------------------
 
-    @rule(data=st.data(), node_id=nodes, boot=st.sampled_from(("b1", "b1", "b1", "b2", "b3")), late=nearby)
+    @rule(data=st.data(), node_id=nodes, boot=boots, late=nearby)
     def sync(self, data: st.DataObject, node_id: str, boot: str, late: int) -> None:
         """All that a node may say, of what it has and of what it was never asked."""
         self.sequences[node_id] += 1

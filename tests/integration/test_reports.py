@@ -117,17 +117,6 @@ def test_the_first_message_of_an_earlier_boot_does_not_shut_out_the_agent_that_l
     assert control.ingest(node.request()).current
 
 
-def test_an_agent_whose_clock_was_set_back_is_believed_once_the_last_one_is_quiet(
-    control: Control, node: ScriptedNode, running: str
-) -> None:
-    """Its boot id sorts before that of the agent it follows, which will not be heard again."""
-    node.boot_id, node.sequence = "boot-0", 0
-    early = control.ingest(node.request()).current
-    control.rows("UPDATE node_lease SET last_seen_at = clock_timestamp() - interval '61 seconds'")
-
-    assert (early, control.ingest(node.request()).current) == (False, True)
-
-
 def test_a_node_without_an_engine_only_shows_life(control: Control, node: ScriptedNode, running: str) -> None:
     """Nothing is concluded from a report that is not there, and results wait for one (LAW 9, LAW 11)."""
     node.pods.clear()

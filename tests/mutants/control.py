@@ -169,17 +169,16 @@ CONTROL_MUTANTS: tuple[Mutant, ...] = (
         "a report of an earlier boot is believed",
         "LAW 11",
         "state/lease.py",
-        "     WHERE NOT l.former_boots ? excluded.boot_id\n",
-        "     WHERE true\n",
+        '                ELSE l.boot_id < excluded.boot_id COLLATE "C"\n',
+        "                ELSE true\n",
         (f"{_REPORTS}::test_a_former_boot_stays_former_however_quiet_the_node_is",),
     ),
     Mutant(
         "results are taken without a report",
         "LAW 11",
         "state/reports.py",
-        "        return Ingested(current=True)\n    changed",
-        "        return Ingested(current=True, accepted=tuple(line.action_id for line in request.results))\n"
-        "    changed",
+        "        return Ingested()\n    changed",
+        "        return Ingested(accepted=tuple(line.action_id for line in request.results))\n    changed",
         (f"{_REPORTS}::test_a_node_without_an_engine_only_shows_life",),
     ),
     Mutant(

@@ -20,9 +20,10 @@ from node_agent.settings import Settings
 from node_agent.ways import Ways
 from node_agent.workqueue import Work
 from state.chore_wire import ChoreHandle
+from state.lease import Refusal
 from state.wire import Action, StepDone, StepFailed, SyncReply, SyncRequest
 from tests.sim.docker import SimDocker
-from tests.sim.host import SimEvent, SimFencer, SimFences, SimFirewall, SimHost, SimJournal, SimLock
+from tests.sim.host import SimBoots, SimEvent, SimFencer, SimFences, SimFirewall, SimHost, SimJournal, SimLock
 from tests.sim.ingest import Ingest
 from tests.sim.scheduler import Process, Scheduler
 from tests.sim.store import SimStore
@@ -37,6 +38,14 @@ SAFETY_POLL_S = 1.0
 
 def _lost(message: str) -> GatewayError:
     return GatewayError(message, retry_soon=True)
+
+
+def _not_believed(refusal: Refusal) -> GatewayError:
+    """As the gateway says it, and the client hears it."""
+    other = refusal.other_machine and not refusal.silent
+    after = refusal.boot_id if refusal.silent else ""
+    plain = not other and not after
+    return GatewayError("not believed", retry_soon=True, overtaken=plain, after=after, other_machine=other)
 
 
 class SimGateway:
@@ -81,8 +90,8 @@ class SimGateway:
         ingested = scheduler.call(
             "net.sync", up, _lost, detail=detail, duplicate=lambda after_s: self._again(request, after_s)
         )
-        if not ingested.current:
-            raise GatewayError("stale_report", retry_soon=True, overtaken=True)
+        if (refusal := ingested.refusal) is not None:
+            raise _not_believed(refusal)
         if not ingested.accepted:
             deaf = self._ingest.has("db_deaf")
             wait_s = min(request.wait_s, SAFETY_POLL_S) if deaf else request.wait_s
@@ -174,8 +183,7 @@ class AgentActor:
             ide_answers=docker.answers,
         )
         self.parts = parts
-        self.boot_id = f"{process.birth + docker.clock_skew + 10**9:020d}-boot"
-        agent = self._agent = Agent(parts, self.gateway, self.boot_id)
+        agent = self._agent = Agent(parts, self.gateway, SimBoots(docker, process.birth))
         self.gateway.take = agent._take
         agent._sending = cast("Any", SimLock(scheduler))
         agent._executor = cast("Any", WatchedExecutor(agent._executor, process, history, marks))
@@ -187,7 +195,10 @@ class AgentActor:
             process,
             f"{process.name}/{process.birth}/fence",
             self._fence,
-            lambda: bool(docker.fences or ingest.given_up()) and self._fencer.must_look(),
+            lambda: (
+                bool(docker.fences or ingest.given_up() or self._fencer.shut_out_s())
+                and self._fencer.must_look()
+            ),
         )
         loops: list[tuple[str, Callable[[], None]]] = [
             ("poll", self._poll),
@@ -197,6 +208,11 @@ class AgentActor:
         loops += [(f"work-{n}", self._work) for n in range(WORKERS)]
         for name, loop in loops:
             scheduler.spawn(process, f"{process.name}/{process.birth}/{name}", loop)
+
+    @property
+    def boot_id(self) -> str:
+        """Of the run that it is in."""
+        return self._agent._boot_id
 
     def _poll(self) -> None:
         while True:

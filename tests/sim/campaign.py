@@ -39,6 +39,8 @@ MARKS = (
     "rotted",
     "mended_after_it_was_left",
     "former_boot_refused",
+    "let_in_again",
+    "other_machine_refused",
     "code:disk_full",
     "code:store_unavailable",
 )

@@ -74,6 +74,8 @@ class Conduct(Watch):
                 "I5", f"{boot_id} of {node_id} is believed, long after {self._believed[node_id]} was"
             )
         if (before := self._believed.get(node_id, boot_id)) != boot_id:
+            if boot_id < before:
+                raise Violation("I5", f"{boot_id} of {node_id} is believed after the later {before}")
             self._superseded[node_id].add(before)
         self._believed[node_id] = boot_id
 

@@ -163,6 +163,7 @@ def former_lives(seed: int) -> Schedule:
     ]
     if random.random() < 0.5:
         faults.append(Fault(began, NODES[0], 0, "clock_set", arg=SET_BACK))
+        faults.append(Fault(began + 2, NODES[0], 0, "journal_lost"))
     else:
         faults.append(Fault(began, NODES[0], 0, "reboot"))
         faults.append(Fault(began + 150, NODES[0], 0, "partition", arg=BLACKOUT_S))

@@ -168,7 +168,7 @@ def _fail_over(fleet: "Fleet", fault: Fault) -> None:
 
 
 def _lose_journal(fleet: "Fleet", fault: Fault) -> None:
-    fleet.truth.dockers[fault.actor].epochs.clear()
+    fleet.truth.dockers[fault.actor].lose_data_dir()
     _kill_agents(fleet, fault.actor)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, tzinfo
 from pathlib import Path
 
+from node_agent.boot import Boots
 from node_agent.errors import DiskFull, StepError
 from node_agent.fencer import NOTE_EVERY_S, Fencer, Fences
 from node_agent.journal import Journal
@@ -15,6 +16,9 @@ from node_agent.runtime import Volume, VolumeState
 from tests.sim.docker import SimDocker
 from tests.sim.machine import at
 from tests.sim.scheduler import Scheduler
+
+# Above what any clock that is set back may take away.
+FIRST_BOOT = 10**9
 
 
 def _host_error(message: str) -> StepError:
@@ -107,6 +111,26 @@ class SimJournal(Journal):
         self._docker.epochs.update(epochs)
 
 
+class SimBoots(Boots):
+    """Production's numbers of runs, with their file on the simulated disk. The clock counts births."""
+
+    def __init__(self, docker: SimDocker, clock: int) -> None:
+        self._docker = docker
+        self._births = clock
+
+    def _clock(self) -> int:
+        return self._births + self._docker.clock_skew + FIRST_BOOT
+
+    def _machine(self) -> str:
+        return self._docker.kernel_boot
+
+    def _last(self) -> int:
+        return self._docker.boot_number
+
+    def _write(self, number: int) -> None:
+        self._docker.boot_number = number
+
+
 class SimFences(Fences):
     """Production's fences, with their file on the simulated disk."""
 
@@ -144,13 +168,9 @@ class SimFencer(Fencer):
     def contact(self, asked_at_s: float) -> None:
         """See Fencer."""
         self._contact_at_s = max(self._contact_at_s, asked_at_s)
+        self._shut_out = None
         if self._contact_at_s - self._docker.contact_s > NOTE_EVERY_S:
             self._docker.contact_s = self._contact_at_s
-
-    def must_look(self) -> bool:
-        """Whether `look` has anything to look for."""
-        fences = self._fences.all().values()
-        return self._stale.is_set() or any(self.silent_s() > seconds for seconds in fences)
 
 
 class SimFirewall:

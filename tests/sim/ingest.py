@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from state.backoff import RACES, live_failure, next_failure
+from state.boots import is_other_machine
 from state.delivery import ACTIONS_PER_REPLY_MAX, OpenIds
 from state.generations import DAMAGE_CODES
-from state.lease import CLOCK_SET_BACK_AFTER, FORMER_BOOTS_MAX
+from state.lease import FORMER_BOOTS_MAX, Refusal
 from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb, WorkspaceObserved
 from state.observed import Comparison, Exit, Known, compare
 from state.reports import Ingested, exit_message
@@ -75,16 +76,16 @@ class Ingest:
     def ingest(self, request: SyncRequest) -> Ingested:
         """One request, in one transaction."""
         node = self._db.nodes[request.node_id]
-        if not self._renew_lease(node, request):
-            self._marks["stale_report_dropped"] += 1
-            self._marks["zombie_rejected"] += bool(request.results and request.boot_id in node.former_boots)
-            return Ingested(current=False)
+        if (refusal := self._refusal(node, request)) is not None:
+            self._mark_refused(request, refusal)
+            return Ingested(refusal=refusal)
+        self._renew_lease(node, request)
         self._db.watch.heard(request)
         self._keep_facts(node, request)
         changed = request.report is not None and self._take_in(node, request, request.report)
         self._db.committed()
         accepted = tuple(result.action_id for result in request.results) if request.report else ()
-        return Ingested(True, accepted, changed)
+        return Ingested(accepted, changed)
 
     def _keep_facts(self, node: NodeRow, request: SyncRequest) -> None:
         before = (node.cpu_millis, node.memory_mib)
@@ -101,14 +102,15 @@ class Ingest:
             node.report = report
         return answered > 0 or known is not None
 
-    def _renew_lease(self, node: NodeRow, request: SyncRequest) -> bool:
-        if request.boot_id in node.former_boots:
-            self._marks["former_boot_refused"] += self._is_newer(node, request)
-            return False
-        if not self._is_newer(node, request):
-            if request.boot_id == node.boot_id:
-                node.last_seen_at = self._db.clock()
-            return False
+    def _mark_refused(self, request: SyncRequest, refusal: Refusal) -> None:
+        self._marks["stale_report_dropped"] += 1
+        former = request.boot_id < refusal.boot_id
+        self._marks["zombie_rejected"] += bool(request.results) and former
+        self._marks["former_boot_refused"] += former
+        self._marks["let_in_again"] += refusal.silent
+        self._marks["other_machine_refused"] += refusal.other_machine and not refusal.silent
+
+    def _renew_lease(self, node: NodeRow, request: SyncRequest) -> None:
         if node.boot_id not in ("", request.boot_id):
             node.former_boots = [node.boot_id, *node.former_boots][:FORMER_BOOTS_MAX]
         node.boot_id, node.sequence, node.last_seen_at = request.boot_id, request.sequence, self._db.clock()
@@ -117,13 +119,17 @@ class Ingest:
             if request.engine_error is None:
                 self._db.room_made()
         node.engine_error = request.engine_error
-        return True
 
-    def _is_newer(self, node: NodeRow, request: SyncRequest) -> bool:
+    def _refusal(self, node: NodeRow, request: SyncRequest) -> Refusal | None:
+        if node.last_seen_at is None:
+            return None
+        silent = self._db.clock() - node.last_seen_at > self._limits.node_silent_after
+        other = is_other_machine(node.boot_id, request.boot_id)
         if request.boot_id == node.boot_id:
-            return request.sequence > node.sequence
-        quiet = node.last_seen_at is None or self._db.clock() - node.last_seen_at > CLOCK_SET_BACK_AFTER
-        return request.boot_id > node.boot_id or quiet
+            newer = request.sequence > node.sequence
+        else:
+            newer = request.boot_id > node.boot_id and (silent or not other)
+        return None if newer else Refusal(node.boot_id, node.sequence, silent, other)
 
     def _known(self, request: SyncRequest, report: Report) -> Known:
         db, node_id, now = self._db, request.node_id, self._db.clock()

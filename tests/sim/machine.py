@@ -108,6 +108,9 @@ class SimMachine:
     # Until when each trouble lasts.
     trouble: dict[str, float] = field(default_factory=dict)
     clock_skew: int = 0
+    # The number of the agent's last run, on its disk; and which boot of which machine this is.
+    boot_number: int = 0
+    boots: int = 0
     cpu_millis: int = 8000
     # When it last left a container out of its list.
     lied_s: float = -1.0
@@ -139,9 +142,15 @@ class SimMachine:
 
     # ---- by itself, or by hand -----------------------------------------------------------------------------
 
+    @property
+    def kernel_boot(self) -> str:
+        """As `node_agent.boot` names it."""
+        return f"{self.node_id.replace('-', '')}b{self.boots}"
+
     def reboot(self) -> None:
         """Every container exits; the restart policy `no` keeps them so."""
         self.contact_s = float("-inf")
+        self.boots += 1
         for container in list(self.containers.values()):
             self.stop_now(container.id)
 
@@ -189,8 +198,14 @@ class SimMachine:
             self.trees.drop(volume.mountpoint)
         self.volumes.clear()
         self.sessions.clear()
-        self.epochs.clear()
+        self.lose_data_dir()
         self.fences = {}
+        self.boots += 1
+
+    def lose_data_dir(self) -> None:
+        """What its agent remembers of epochs, and of its own runs."""
+        self.epochs.clear()
+        self.boot_number = 0
 
     def _container(self, container_id: str) -> SimContainer:
         try:

@@ -24,6 +24,8 @@ LAST_LINES = 60
 # Where a request outlives its sender, and for how long at most.
 REMOTE = ("docker.", "store.commit", "store.put_manifest", "net.sync")
 LATE_S_MAX = 5.0
+# A message may be held up for longer.
+LATE_MESSAGE_S_MAX = 170.0
 
 
 class Killed(BaseException):
@@ -239,7 +241,8 @@ class Scheduler:
         error: Callable[[str], Exception],
     ) -> None:
         if fault.kind == "crash_late" and port.startswith(REMOTE):
-            self._later(min(fault.arg, LATE_S_MAX), port, effect)
+            late_s_max = LATE_MESSAGE_S_MAX if port.startswith("net.") else LATE_S_MAX
+            self._later(min(fault.arg, late_s_max), port, effect)
         if fault.kind in ("crash_before", "crash_late"):
             self.kill(actor.process)
             raise Killed
