@@ -120,7 +120,7 @@ CONTROL_MUTANTS: tuple[Mutant, ...] = (
         "no report is taken for an empty node",
         "LAW 9",
         "state/reports.py",
-        "    if request.report is None:\n        return Ingested(current=True)\n"
+        "    if request.report is None:\n        return Ingested()\n"
         "    changed = _take_in(conn, request, request.report, limits, jitter)",
         "    changed = _take_in(conn, request, request.report or Report(), limits, jitter)",
         (f"{_REPORTS}::test_a_node_without_an_engine_only_shows_life",),
@@ -172,6 +172,25 @@ CONTROL_MUTANTS: tuple[Mutant, ...] = (
         '                ELSE l.boot_id < excluded.boot_id COLLATE "C"\n',
         "                ELSE true\n",
         (f"{_REPORTS}::test_a_former_boot_stays_former_however_quiet_the_node_is",),
+    ),
+    Mutant(
+        "another machine is believed beside the one that is heard",
+        "LAW 5",
+        "state/lease.py",
+        "IS NOT TRUE) END",
+        "IS NOT TRUE OR true) END",
+        (
+            "tests/integration/test_lease.py::"
+            "test_another_machine_waits_until_the_one_that_is_heard_is_silent",
+        ),
+    ),
+    Mutant(
+        "an agent that is shut out never begins anew",
+        "LAW 10",
+        "node_agent/agent.py",
+        "            if error.after and request.boot_id == self._boot_id:",
+        "            if False:",
+        ("tests/sim/test_sim.py::test_regressions_stay_as_they_are_said_to_be",),
     ),
     Mutant(
         "results are taken without a report",
