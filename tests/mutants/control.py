@@ -5,6 +5,7 @@ from tests.mutants.runner import Mutant
 _PLAN = "tests/property/test_plan_laws.py"
 _OBSERVED = "tests/unit/state/test_observed.py"
 _OUTBOX = "tests/integration/test_outbox.py"
+_LEASE = "tests/integration/test_lease.py"
 _REPORTS = "tests/integration/test_reports.py"
 _TAKE_BACK = "tests/integration/test_take_back.py"
 _RESYNC = "tests/integration/test_resync.py"
@@ -179,10 +180,7 @@ CONTROL_MUTANTS: tuple[Mutant, ...] = (
         "state/lease.py",
         "IS NOT TRUE) END",
         "IS NOT TRUE OR true) END",
-        (
-            "tests/integration/test_lease.py::"
-            "test_another_machine_waits_until_the_one_that_is_heard_is_silent",
-        ),
+        (f"{_LEASE}::test_another_machine_waits_until_the_one_that_is_heard_is_silent",),
     ),
     Mutant(
         "an agent that is shut out never begins anew",
