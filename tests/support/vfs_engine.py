@@ -58,7 +58,7 @@ def small_root() -> bytes:
             member = tarfile.TarInfo(name)
             member.type, member.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(member)
-        for name in ("etc/gone/inside", "etc/replaced", "etc/deleted"):
+        for name in ("etc/gone/inside", "etc/kept/old", "etc/replaced", "etc/deleted"):
             tar.addfile(tarfile.TarInfo(name))
     return buffer.getvalue()
 
