@@ -106,7 +106,10 @@ def recording_pod(port: int = 0) -> Iterator[RecordingPod]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         pod = RecordingPod(listener.getsockname()[1])
-        config = uvicorn.Config(pod, log_level="error", lifespan="off", ws="websockets-sansio")
+        # No pings: they would tell the pod who vanished, which code-server hears of from nginx only.
+        config = uvicorn.Config(
+            pod, log_level="error", lifespan="off", ws="websockets-sansio", ws_ping_interval=None
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
