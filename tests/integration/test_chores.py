@@ -110,16 +110,21 @@ def test_a_chore_for_one_node_is_given_to_no_other(plane: Control) -> None:
     assert len(news(plane, "node-2", asks()).given) == 1
 
 
+def fall_silent(plane: Control, chore_id: str) -> None:
+    """Its node has not been heard for long, and somebody looks."""
+    plane.rows("UPDATE node_lease SET last_seen_at = now() - interval '5 min' WHERE node_id = 'node-1'")
+    plane.rows("UPDATE chore SET given_at = now() - interval '5 min' WHERE id = %s::uuid", chore_id)
+    long_leading = type(plane.leading)(plane.leading.leadership, plane.leading.since - timedelta(hours=1))
+    attend_chores(plane.db, plane.limits, long_leading)
+
+
 def test_a_lost_nodes_chore_goes_to_another_and_its_late_result_is_dropped(plane: Control) -> None:
     """The second giving-out has a higher number; what the first node says later changes nothing."""
     chore_id, _ = make(plane)
     (first,) = news(plane, "node-1", asks()).given
     attend_chores(plane.db, plane.limits, plane.leading)
     assert news(plane, "node-2", asks()).given == ()
-    plane.rows("UPDATE node_lease SET last_seen_at = now() - interval '5 min' WHERE node_id = 'node-1'")
-    plane.rows("UPDATE chore SET given_at = now() - interval '5 min' WHERE id = %s::uuid", chore_id)
-    long_leading = type(plane.leading)(plane.leading.leadership, plane.leading.since - timedelta(hours=1))
-    attend_chores(plane.db, plane.limits, long_leading)
+    fall_silent(plane, chore_id)
     (second,) = news(plane, "node-2", asks()).given
     assert (second.id, second.attempt) == (first.id, first.attempt + 1)
     assert news(plane, "node-1", asks(first.handle, wanted=0)).dropped == (first.handle,)
@@ -127,6 +132,20 @@ def test_a_lost_nodes_chore_goes_to_another_and_its_late_result_is_dropped(plane
     answer(plane, "node-1", ChoreDone(chore=first.handle))
     assert chores.get_chore(plane.db, chore_id).state is ChoreState.GIVEN  # type: ignore[union-attr]
     answer(plane, "node-2", ChoreDone(chore=second.handle))
+    assert chores.get_chore(plane.db, chore_id).state is ChoreState.DONE  # type: ignore[union-attr]
+
+
+def test_an_answer_to_an_earlier_giving_out_is_none_to_the_one_that_came_after(plane: Control) -> None:
+    """Nor when both went to the same node, which was silent in between."""
+    chore_id, _ = make(plane)
+    (first,) = news(plane, "node-1", asks()).given
+    fall_silent(plane, chore_id)
+    (second,) = news(plane, "node-1", asks()).given
+    assert second.attempt == first.attempt + 1
+
+    answer(plane, "node-1", ChoreDone(chore=first.handle))
+    assert chores.get_chore(plane.db, chore_id).state is ChoreState.GIVEN  # type: ignore[union-attr]
+    answer(plane, "node-1", ChoreDone(chore=second.handle))
     assert chores.get_chore(plane.db, chore_id).state is ChoreState.DONE  # type: ignore[union-attr]
 
 

@@ -8,6 +8,7 @@ _SWEPT = "tests/integration/test_image_sweeps.py"
 _INCOMING = "tests/integration/test_archive_oci_incoming.py"
 _KEPT = "tests/property/test_retention_laws.py"
 _BACK = "tests/integration/test_generations.py"
+_LATE = "test_an_answer_to_an_earlier_giving_out_is_none_to_the_one_that_came_after"
 _CHORES = "tests/integration/test_chores.py"
 
 ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
@@ -140,11 +141,11 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         (f"{_BACK}::test_a_bit_that_flipped_on_the_way_costs_nothing",),
     ),
     Mutant(
-        "a lost node's late result closes the chore of another",
+        "a late answer closes the chore that was given out anew",
         "LAW 5",
         "state/chores.py",
         "AND attempt = %(attempt)s\n       AND state = 'given' FOR UPDATE",
         "\n       AND state = 'given' FOR UPDATE",
-        (f"{_CHORES}::test_a_lost_nodes_chore_goes_to_another_and_its_late_result_is_dropped",),
+        (f"{_CHORES}::{_LATE}",),
     ),
 )
