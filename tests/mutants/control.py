@@ -175,7 +175,7 @@ CONTROL_MUTANTS: tuple[Mutant, ...] = (
         (f"{_REPORTS}::test_a_former_boot_stays_former_however_quiet_the_node_is",),
     ),
     Mutant(
-        "another machine is believed beside the one that is heard",
+        "another machine is believed at once",
         "LAW 5",
         "state/lease.py",
         "IS NOT TRUE) END",

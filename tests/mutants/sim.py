@@ -296,7 +296,14 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "LAW 11",
         _INGEST,
         "            newer = request.boot_id > node.boot_id and (silent or not other)",
-        "            newer = silent or request.boot_id > node.boot_id",
+        "            newer = silent or (request.boot_id > node.boot_id and not other)",
+    ),
+    _bug(
+        "another machine is believed beside the one that is heard",
+        "LAW 5",
+        _INGEST,
+        "            newer = request.boot_id > node.boot_id and (silent or not other)",
+        "            newer = request.boot_id > node.boot_id",
     ),
     _bug(
         "a damaged archive is gone by for ever",

@@ -41,6 +41,8 @@ MARKS = (
     "former_boot_refused",
     "let_in_again",
     "other_machine_refused",
+    "copy_beside",
+    "copy_in_place",
     "code:disk_full",
     "code:store_unavailable",
 )

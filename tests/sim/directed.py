@@ -5,7 +5,9 @@ from random import Random
 
 from state.model import Desired
 from tests.sim.schedule import (
+    BESIDE,
     DUPLICATE_LATE,
+    IN_PLACE,
     MEND,
     NODES,
     PODS,
@@ -195,6 +197,26 @@ def decaying(seed: int) -> Schedule:
     return Schedule(seed, 3400, tuple(in_order(faults)))
 
 
+def copied(seed: int) -> Schedule:
+    """A node's disk is copied, and a machine restored from it: beside the node for good, or in its place."""
+    random = Random(f"copied {seed}")
+    faults = [Fault(0, node_id, 0, "cordon") for node_id in NODES[1:]]
+    faults += [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
+    kind = BESIDE if random.random() < 0.5 else IN_PLACE
+    faults.append(Fault(random.randrange(150, 500), NODES[0], 0, kind, arg=random.choice((1.0, 20.0, 60.0))))
+    for _ in range(14):
+        wanted = random.choices(list(Desired), weights=(6, 3, 5, 0.2))[0]
+        faults.append(Fault(random.randrange(200, 2500), random.choice(PODS), 0, f"wish:{wanted}"))
+    faults.append(Fault(1200, NODES[1], 0, "uncordon"))
+    for _ in range(6):
+        fault = random.choice(("crash_before", "crash_after", "duplicate", "delay", DUPLICATE_LATE))
+        port = random.choice(("", "docker.", "net.", "store."))
+        faults.append(
+            Fault(random.randrange(2500), random.choice(NODES), random.randrange(1, 9), fault, port, 5.0)
+        )
+    return Schedule(seed, 3000, tuple(in_order(faults)))
+
+
 # By the last digit of a seed; all other seeds are drawn freely.
 _DIRECTED = {
     0: late_deliveries,
@@ -205,7 +227,15 @@ _DIRECTED = {
     9: broken_off,
 }
 # By the last two digits.
-_DIRECTED_RARELY = {14: former_lives, 36: decaying, 54: former_lives, 56: decaying, 76: decaying}
+_DIRECTED_RARELY = {
+    14: former_lives,
+    16: copied,
+    36: decaying,
+    54: former_lives,
+    56: decaying,
+    74: copied,
+    76: decaying,
+}
 # Of these, the ones whose chores have no PostgreSQL beside them yet.
 ONLY_IN_THE_MIRROR = (3,)
 

@@ -130,7 +130,7 @@ class SimDocker(SimMachine):
             raise Conflict(f"The name {plan.name} is taken.")
         self.made += 1
         container_id = f"{self.node_id}-c{self.made}"
-        upper = f"/sim/{self.node_id}/{container_id}"
+        upper = f"/sim/{self.disk}/{container_id}"
         made = SimContainer(
             container_id,
             plan.name,
@@ -229,7 +229,7 @@ class SimDocker(SimMachine):
 
     def _create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:
         if name not in self.volumes:
-            mountpoint = f"/sim/{self.node_id}/volumes/{name}"
+            mountpoint = f"/sim/{self.disk}/volumes/{name}"
             made = SimVolume(name, dict(labels), mountpoint, self.trees.make(mountpoint))
             self.volumes[name] = made
             self._did("create_volume", made)

@@ -12,7 +12,7 @@ from random import Random
 
 from node_agent.runtime import Status
 from state.model import Desired, Limits
-from tests.sim import decay, happenings
+from tests.sim import copied, decay, happenings
 from tests.sim.actors import AgentActor
 from tests.sim.chores import Caretakers
 from tests.sim.conduct import Conduct
@@ -24,7 +24,7 @@ from tests.sim.machine import SimContainer, at
 from tests.sim.postgres import SimServer
 from tests.sim.reconcilers import ReconcilerActor
 from tests.sim.rest import Rest
-from tests.sim.schedule import NODES, PODS, RECONCILERS, Fault, Schedule
+from tests.sim.schedule import BESIDE, IN_PLACE, NODES, PODS, RECONCILERS, Fault, Schedule
 from tests.sim.scheduler import Armed, Process, Scheduler
 from tests.sim.seams import installed
 from tests.sim.store import SimStore
@@ -71,7 +71,7 @@ class Fleet:
         self.db.watch = self.conduct
         self.store = self.truth.store = SimStore(self.scheduler, self.truth.store_changed)
         self.trees = Trees(self.scheduler)
-        self.trees.is_full = lambda path: self.truth.dockers[path.split("/")[2]].has("disk_full")
+        self.trees.is_full = self.truth.is_full
         self.ingest.looked = self.conduct.looked
         self.history: dict[str, set[int]] = {}
         self.births = 0
@@ -191,6 +191,8 @@ class Fleet:
         self.scheduler.fired[kind] += 1
         if kind in decay.KINDS:
             decay.happen(self, fault)
+        elif kind in (BESIDE, IN_PLACE):
+            copied.happen(self, fault)
         else:
             happenings.happen(self, fault)
 

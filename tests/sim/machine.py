@@ -111,6 +111,9 @@ class SimMachine:
     # The number of the agent's last run, on its disk; and which boot of which machine this is.
     boot_number: int = 0
     boots: int = 0
+    # Its name in paths; and whether it is a copy that has another's name, beside that.
+    disk: str = ""
+    is_copy: bool = False
     cpu_millis: int = 8000
     # When it last left a container out of its list.
     lied_s: float = -1.0
@@ -118,6 +121,9 @@ class SimMachine:
     made: int = 0
     # When each actor last looked at all of it.
     looked_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.disk = self.disk or self.node_id
 
     def call(self, port: str, effect: Callable[[], T], *, mutates: bool = False, detail: str = "") -> T:
         """One request to the engine."""

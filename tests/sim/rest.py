@@ -9,7 +9,7 @@ from state.model import Desired
 from state.wire import SyncReply
 from tests.sim.machine import SimContainer, SimVolume
 from tests.sim.rows import PodRow
-from tests.sim.schedule import ZOMBIE
+from tests.sim.schedule import IN_PLACE, ZOMBIE
 from tests.sim.truth import Violation
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ QUIET_S = 130.0
 # What is delivered once more at rest is answered within this time.
 REPEATED_S = 8.0
 # Faults after which something of a former placement may be left on a node, reported and untouched.
-_LEAVES_STRAYS = frozenset({ZOMBIE})
+_LEAVES_STRAYS = frozenset({ZOMBIE, IN_PLACE})
 # A change of mind, a fault or a write of a user may cost so many changes of engines, store and outbox (I7).
 CHANGES_EACH_MAX = 40
 CHANGES_FREE = 60
@@ -115,7 +115,7 @@ class Rest:
         """Nothing half made, and nothing of a former placement without a zombie to blame it on."""
         self._truth.checks["I11"] += 1
         blamed = bool(_LEAVES_STRAYS & self._scheduler.fired.keys()) or self._db.given_up > 0
-        for docker in self._truth.dockers.values():
+        for docker in [one for one in self._truth.dockers.values() if not one.is_copy]:
             for container in docker.containers.values():
                 if is_partial(container.name):
                     raise Violation("I11", f"{container.name} was left half made")

@@ -44,6 +44,10 @@ DUPLICATE_LATE = "duplicate_late"
 # To a pod or a user's files: the newest archive of what is nowhere else is not what was saved, or is again.
 ROT = "rot_archive"
 MEND = "mend_archive"
+# A machine is restored from a copy of a node's disk, beside the node or in its place, `arg` seconds after the
+# copy was made.
+BESIDE = "copy_beside"
+IN_PLACE = "copy_in_place"
 # What can happen to the world. Those with an `until` in the world last `arg` seconds.
 NODE_FAULTS = (
     "reboot",

@@ -65,6 +65,10 @@ class Trees:
         """The engine removed it."""
         self.by_path.pop(path, None)
 
+    def drop_all(self, folder: str) -> None:
+        """The machine is gone."""
+        self.by_path = {path: tree for path, tree in self.by_path.items() if not path.startswith(folder)}
+
     def scan(self, root: Path) -> TreeScan:
         """Stands for `scan_tree`."""
 

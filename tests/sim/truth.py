@@ -150,6 +150,34 @@ class Truth:
             self.conduct.lost(self._db.pods[pod_id], node_id)
         self._dirty = True
 
+    def is_full(self, path: str) -> bool:
+        """Whether the disk that a path is on has no room."""
+        disk = path.split("/")[2]
+        return any(docker.disk == disk and docker.has("disk_full") for docker in self.dockers.values())
+
+    def go_back_to(self, copy: SimDocker) -> None:
+        """A node's machine is replaced by an older copy of it: what came later may be lost, and only that."""
+        before = dict(self.written)
+        old = self.dockers[copy.node_id]
+        mine = {found.pod_id for docker in (old, copy) for found in docker.containers.values()}
+        self.conduct.by_hand |= mine
+        self.conduct.destroyed |= mine
+        for found in old.containers.values():
+            self._last_s[found.pod_id, copy.node_id, found.status] = self.now_s
+        self.dockers[copy.node_id] = copy
+        owners: list[PodRow | WorkspaceRow] = [*self._db.pods.values(), *self._db.workspaces.values()]
+        for owner in owners:
+            left = [found.tree.data for _, found in self.containers(owner.id)]
+            left += [found.tree.data for found in self._volumes(owner.id)]
+            left += [self.content(owner.archive) or b""] if owner.archive else []
+            workspace = self._db.workspaces[owner.workspace_id] if isinstance(owner, PodRow) else owner
+            here = workspace.placement is not None and workspace.placement.node_id == copy.node_id
+            least = min(left, key=len, default=b"")
+            if before[owner.id] not in left or (here and least != before[owner.id]):
+                self.before_loss[owner.id], self.written[owner.id] = before[owner.id], least
+                self._lengths[owner.id] = [(0.0, len(least))]
+        self._dirty = True
+
     def go_on_without(self, workspace_id: str, pods: Sequence[str]) -> None:
         """A placement was given up: from here on, its users' work is what their last archives have."""
         owners = [self._db.workspaces[workspace_id], *(self._db.pods[pod_id] for pod_id in pods)]
@@ -315,12 +343,12 @@ class Truth:
     # ---- looking -------------------------------------------------------------------------------------------
 
     def containers(self, pod_id: str) -> list[tuple[SimDocker, SimContainer]]:
-        """All whole containers of a pod, on all nodes."""
+        """All whole containers of a pod, on all nodes that are believed."""
         return [
             (docker, found)
             for docker in self.dockers.values()
             for found in docker.containers.values()
-            if found.pod_id == pod_id and found.whole
+            if found.pod_id == pod_id and found.whole and not docker.is_copy
         ]
 
     def _volumes(self, workspace_id: str) -> list[SimVolume]:
@@ -328,6 +356,7 @@ class Truth:
             found
             for docker in self.dockers.values()
             for found in docker.volumes.values()
+            if not docker.is_copy
             if found.labels.get(WORKSPACE) == workspace_id and found.marker is VolumeState.WHOLE
         ]
 
