@@ -34,9 +34,10 @@ check: ## Run the fast gate: format, lint, types, import contracts, unit and pro
 	@compose/install.sh --for-check
 	@$(PYTHON) -m tests.run --fast
 
-mutants: ## Break the programs on purpose: what the simulation catches, and after how many steps
-	@compose/install.sh --for-check
+mutants: ## Break the programs on purpose: what the simulation catches, and after how many steps (ALL=1: and every test, on the real parts)
+	@compose/install.sh $(if $(ALL),--with-tests,--for-check)
 	@$(PYTHON) -m tests.mutants.hunting
+	@$(if $(ALL),$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.mutants)
 
 soak: ## Simulate fleets with new seeds until Ctrl-C (STEPS=n: so many, and then the mutants; SEEDS=n; POSTGRES=1: on PostgreSQL too)
 	@compose/install.sh --for-check

@@ -22,9 +22,9 @@ STATE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "admins are granted a column of the reconciler's",
         "LAW 3",
-        f"{_SQL}/0001_people.sql",
-        "image, lab, cpu_millis, memory_mib, pids, failover}');",
-        "image, lab, cpu_millis, memory_mib, pids, failover, reason}');",
+        f"{_SQL}/0008_desk.sql",
+        "archive_after_s, keep_until}');",
+        "archive_after_s, keep_until, reason}');",
         (f"{_SCHEMA}::test_admins_may_change_just_the_desired_columns",),
     ),
     Mutant(
