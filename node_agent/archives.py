@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from node_agent.archive.fingerprint import tree_fingerprint
 from node_agent.archive.incremental import remember_restored
 from node_agent.archive.manifest import Manifest
 from node_agent.archive.memory import Memory
-from node_agent.archive.restore import Origins, restore_archive
+from node_agent.archive.restore import Fetching, Origins, fetching, unpack_archive
 from node_agent.attended_store import AttendedStore
 from node_agent.errors import DiskFull, ProofVoid, StepError
 from node_agent.labels import IMAGE
@@ -42,6 +42,15 @@ _ADVICE: dict[type[StoreError], tuple[str, str]] = {
     ),
     StoreNotFound: ("store_not_found", "Check that the bucket or directory of CODEPODS_STORE_URL exists."),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """An archive that is being fetched: for one restore."""
+
+    manifest: Manifest
+    digest: str
+    tree: Fetching
 
 
 class Archives:
@@ -123,18 +132,25 @@ class Archives:
         if _fingerprint(manifest.fingerprint) != proof.fingerprint:
             raise ProofVoid("The copy was kept: the archive that should replace it was made of another one.")
 
-    def restore(self, action: Action, source: ArchiveSource, target_dir: str, note: Note) -> None:
-        """Unpack an archive into an empty directory. After a StepError the directory must be discarded."""
+    @contextmanager
+    def fetching(self, action: Action, source: ArchiveSource) -> Iterator[Coming]:
+        """Begin to fetch an archive, for `restore`: the directory may be made meanwhile."""
         with _told("restore it"):
             manifest = read_manifest(self._store, source.manifest_key, source.manifest_digest)
             _check_target(action, manifest)
-            target, digest, memory = Path(target_dir), source.manifest_digest, self._memory
+        with fetching(self._store, manifest) as tree:
+            yield Coming(manifest, source.manifest_digest, tree)
 
-            def remember(origins: Origins) -> None:
-                if memory:
-                    remember_restored(memory, manifest, digest, target, origins)
+    def restore(self, coming: Coming, target_dir: str, note: Note) -> None:
+        """Unpack it into an empty directory. After a StepError the directory must be discarded."""
+        target, memory = Path(target_dir), self._memory
 
-            restore_archive(self._store, manifest, target, meanwhile=remember, progress=note)
+        def remember(origins: Origins) -> None:
+            if memory:
+                remember_restored(memory, coming.manifest, coming.digest, target, origins)
+
+        with _told("restore it"):
+            unpack_archive(coming.tree, target, meanwhile=remember, progress=note)
 
     def same_tree(self, base: ArchiveSource, made: ArchiveMade) -> bool:
         """Whether an archive came out as its base is: nothing had changed."""

@@ -94,7 +94,11 @@ def find_volume(parts: Parts, action: Action) -> Volume | None:
 
 def find_containers(parts: Parts, action: Action) -> tuple[Container | None, tuple[str, ...]]:
     """The pod's whole container at the action's epoch, and the ids of half-made ones of the pod."""
-    mine = [found for found in parts.runtime.of_pod(action.pod_id or "") if _is_at(found, action.epoch)]
+    mine = [
+        found
+        for found in parts.runtime.of_pod(action.pod_id or "", action.epoch)
+        if _is_at(found, action.epoch)
+    ]
     whole = [found for found in mine if not labels.is_partial(found.name)]
     halves = tuple(found.id for found in mine if labels.is_partial(found.name))
     return _only(whole, labels.container_name(action.pod_id or "", action.epoch)), halves

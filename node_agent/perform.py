@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
 from node_agent import labels, removal
+from node_agent.archives import Coming
 from node_agent.errors import ImageNotFound, NotFound, StepError, TakenBack
 from node_agent.host import disk_errors
 from node_agent.look import find_volume, image_wanted
@@ -123,14 +124,21 @@ class Performer:
         written = labels.VolumeLabels(
             action.user_id, action.workspace_id, self._parts.settings.node_id, action.epoch
         )
-        with _discarded_on_failure(partial(removal.sweep_volume, self._parts, action)):
+        with (
+            self._fetching(source) as coming,
+            _discarded_on_failure(partial(removal.sweep_volume, self._parts, action)),
+        ):
             volume = self._parts.runtime.create_volume(name, written.as_labels())
-            if source is None:
+            if coming is None:
                 host.own_top(volume)
             else:
                 host.mark(volume, VolumeState.HALF)
-                self._restore(source, volume.mountpoint)
+                self._restore(coming, volume.mountpoint)
             host.mark(volume, VolumeState.WHOLE)
+
+    def _fetching(self, source: ArchiveSource | None) -> AbstractContextManager[Coming | None]:
+        """Begin to fetch before there is a place for it: making that takes the engine a while."""
+        return nullcontext() if source is None else self._archives.fetching(self._action, source)
 
     def _pull(self, spec: PodSpec) -> None:
         step = self._action.step
@@ -150,24 +158,24 @@ class Performer:
     def _make_container(self, spec: PodSpec, image_id: str, source: ArchiveSource | None) -> None:
         action, runtime = self._action, self._parts.runtime
         name = labels.container_name(action.pod_id or "", action.epoch)
-        runtime.ensure_network(self._parts.network)
-        if source is None:
-            runtime.create(self._plan(name, spec, image_id))
-            return
-        if self._parts.ways.found().way is Way.FAST:
-            self._make_restored(spec, image_id, source)
-        else:
-            self._make_restored_safely(spec, image_id, source)
+        with self._fetching(source) as coming:
+            runtime.ensure_network(self._parts.network)
+            if coming is None:
+                runtime.create(self._plan(name, spec, image_id))
+            elif self._parts.ways.found().way is Way.FAST:
+                self._make_restored(spec, image_id, coming)
+            else:
+                self._make_restored_safely(spec, image_id, coming)
 
-    def _make_restored(self, spec: PodSpec, image_id: str, source: ArchiveSource) -> None:
+    def _make_restored(self, spec: PodSpec, image_id: str, coming: Coming) -> None:
         made = self._parts.runtime.create(self._half_plan(spec, image_id))
         with _discarded_on_failure(partial(removal.sweep_container, self._parts, made.id)):
-            self._restore(source, str(self._parts.ways.upper_dir(made)))
+            self._restore(coming, str(self._parts.ways.upper_dir(made)))
             self._make_whole(made)
 
-    def _make_restored_safely(self, spec: PodSpec, image_id: str, source: ArchiveSource) -> None:
+    def _make_restored_safely(self, spec: PodSpec, image_id: str, coming: Coming) -> None:
         with self._parts.ways.scratch() as tree:
-            self._restore(source, str(tree))
+            self._restore(coming, str(tree))
             made = self._parts.runtime.create(replace(self._half_plan(spec, image_id), gated=True))
             with _discarded_on_failure(partial(removal.sweep_container, self._parts, made.id)):
                 SafeFilling(self._parts, made, self._fence).fill(tree)
@@ -184,9 +192,8 @@ class Performer:
         half = labels.partial_name(action.pod_id or "", action.epoch, action.attempt)
         return self._plan(half, spec, image_id)
 
-    def _restore(self, source: ArchiveSource, target_dir: str) -> None:
-        note = partial(self._note, "restoring")
-        self._archives.restore(self._action, source, target_dir, note)
+    def _restore(self, coming: Coming, target_dir: str) -> None:
+        self._archives.restore(coming, target_dir, partial(self._note, "restoring"))
         self._fence.check()
 
     def _plan(self, name: str, spec: PodSpec, image_id: str) -> ContainerPlan:

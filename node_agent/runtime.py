@@ -240,15 +240,15 @@ class Runtime(Protocol):
         ...
 
     def facts(self) -> EngineFacts:
-        """Asked of the engine now."""
+        """What the engine is; known from some seconds ago at most."""
         ...
 
     def look(self) -> Sight:
         """Every container (stopped ones too) and volume of this node."""
         ...
 
-    def of_pod(self, pod_id: str) -> tuple[Container, ...]:
-        """This node's containers of one pod, of any epoch, half-made ones too."""
+    def of_pod(self, pod_id: str, epoch: int | None = None) -> tuple[Container, ...]:
+        """This node's containers of one pod, of any epoch or of one, half-made ones too."""
         ...
 
     def inspect(self, container: str) -> Container | None:

@@ -11,7 +11,7 @@ import structlog
 
 from node_agent.archive.changes import LayerPlan, plan_layer
 from node_agent.archive.errors import CaptureFailed
-from node_agent.archive.fingerprint import scan_tree
+from node_agent.archive.fingerprint import record_tree
 from node_agent.archive.layer_stream import read_dead
 from node_agent.archive.layers import INDEX_BYTES_MAX, encode_index
 from node_agent.archive.manifest import BlobRef, Manifest
@@ -95,7 +95,7 @@ def remember_restored(
                 layer = origins.layer_of(member_name(path))
                 writer.append_line(line_of(layer, path, seen, identity, trusted_before_ns))
 
-            scan_tree(target_dir, record)
+            record_tree(target_dir, record)
         memory.keep(manifest, digest, target_dir, records)
 
 

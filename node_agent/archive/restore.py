@@ -1,8 +1,7 @@
 """From an archive in the store to a tree on disk: fetched, checked and unpacked in one bounded pass."""
 
-import subprocess
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from node_agent.archive.layer_stream import Names, tree_tar, unpacked
 from node_agent.archive.manifest import BlobRef, Manifest
 from node_agent.archive.progress import Progress, unwatched
 from node_agent.archive.tar_process import TarProcess, extract_argv
+from node_agent.archive.write_behind import WriteBehind
 from node_agent.store import Store
 
 # tar's words when a file system is full; the last one when some of a write still fitted.
@@ -35,6 +35,51 @@ def no_matter(origins: Origins) -> None:
     """For callers that do not want to know where paths came from."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """An archive's tar on its way from the store: `chunks` come as they are unzipped."""
+
+    chunks: Iterator[bytes]
+    tar_bytes: int
+    origins: Origins
+
+
+@contextmanager
+def fetching(store: Store, manifest: Manifest) -> Iterator[Fetching]:
+    """Begin to fetch and to unzip, some chunks ahead: what is unpacked into may be made meanwhile.
+
+    Nothing of it is known to be right before `unpack_archive` has returned.
+    """
+    layers = manifest.layers
+    largest = max(range(len(layers)), key=lambda number: layers[number].tar_bytes)
+    names: Names = {number: set() for number in range(len(layers)) if number != largest}
+    with ahead(tree_tar(store, manifest, names)) as chunks:
+        yield Fetching(chunks, sum(layer.tar_bytes for layer in layers), Origins(largest, names))
+
+
+def unpack_archive(
+    coming: Fetching,
+    target_dir: Path,
+    *,
+    meanwhile: Callable[[Origins], None] = no_matter,
+    progress: Progress = unwatched,
+) -> None:
+    """Unpack an archive into an existing directory, and have it on the disk; see `_unpack`.
+
+    `meanwhile` is called when all is unpacked, while the last of it is synced.
+    """
+    with WriteBehind(target_dir) as disk:
+
+        def note(done_bytes: int, total_bytes: int) -> None:
+            disk.wrote(done_bytes)
+            progress(done_bytes, total_bytes)
+
+        _unpack(coming.chunks, target_dir, coming.tar_bytes, note)
+        disk.begin()
+        meanwhile(coming.origins)
+        disk.sync()
+
+
 def restore_archive(
     store: Store,
     manifest: Manifest,
@@ -43,29 +88,18 @@ def restore_archive(
     meanwhile: Callable[[Origins], None] = no_matter,
     progress: Progress = unwatched,
 ) -> None:
-    """Unpack an archive into an existing directory, and have it on the disk; see `_unpack`.
-
-    `meanwhile` is called when all is unpacked, while it is synced.
-    """
-    layers = manifest.layers
-    largest = max(range(len(layers)), key=lambda number: layers[number].tar_bytes)
-    names: Names = {number: set() for number in range(len(layers)) if number != largest}
-    total_bytes = sum(layer.tar_bytes for layer in layers)
-    _unpack(tree_tar(store, manifest, names), target_dir, total_bytes, progress)
-    with ThreadPoolExecutor(1) as pool:
-        syncing = pool.submit(_sync, target_dir)
-        meanwhile(Origins(largest, names))
-        syncing.result()
+    """Fetch and unpack in one; see `unpack_archive`."""
+    with fetching(store, manifest) as coming:
+        unpack_archive(coming, target_dir, meanwhile=meanwhile, progress=progress)
 
 
 def restore_tree(store: Store, blob: BlobRef, target_dir: Path, *, progress: Progress = unwatched) -> None:
     """Unpack one layer alone, dead members too; see `_unpack`."""
-    _unpack(unpacked(store, blob), target_dir, blob.tar_bytes, progress)
+    with ahead(unpacked(store, blob)) as chunks:
+        _unpack(chunks, target_dir, blob.tar_bytes, progress)
 
 
-def _unpack(
-    tree: Generator[bytes, None, None], target_dir: Path, total_bytes: int, progress: Progress
-) -> None:
+def _unpack(chunks: Iterator[bytes], target_dir: Path, total_bytes: int, progress: Progress) -> None:
     """Nothing outside of the directory can be written. Only a return says that the tree is whole.
 
     On RestoreCorrupt (the archive is not what was archived), RestoreFailed (this node could not) and
@@ -73,7 +107,7 @@ def _unpack(
     """
     argv = confined_argv(target_dir.absolute(), extract_argv(TREE))
     try:
-        with TarProcess(argv, extracts=True) as tar, ahead(tree) as chunks:
+        with TarProcess(argv, extracts=True) as tar:
             done_bytes, taken = 0, True
             for data in chunks:
                 taken = tar.feed(data)
@@ -86,15 +120,6 @@ def _unpack(
         raise RestoreCorrupt(str(error)) from error
     if code != 0 or messages or not taken:
         raise _failure(target_dir, code, messages)
-
-
-def _sync(target_dir: Path) -> None:
-    """Have the tree on the disk: after a power cut, empty files would pass for the learner's work."""
-    result = subprocess.run(
-        ["sync", "--file-system", str(target_dir)], capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        raise RestoreFailed(f"could not sync {target_dir}: {result.stderr.strip()}")
 
 
 def _failure(target_dir: Path, code: int, messages: tuple[str, ...]) -> RestoreFailed:

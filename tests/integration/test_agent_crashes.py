@@ -71,6 +71,8 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._port, name)
+        if name == "attended":
+            return lambda check: Mortal(found(check), self._effects, self._countdown)
         return partial(self._countdown.run, found) if name in self._effects else found
 
 

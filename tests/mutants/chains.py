@@ -4,6 +4,7 @@ from tests.mutants.runner import Mutant
 
 _FORMAT = "tests/integration/test_archive_format_doc.py"
 _CHAIN = "tests/integration/test_archive_chain.py"
+_DISK = "tests/integration/test_archive_to_disk.py"
 
 CHAIN_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -46,5 +47,29 @@ CHAIN_MUTANTS: tuple[Mutant, ...] = (
         "    if kept != manifest.entries:",
         "    if False:",
         (f"{_CHAIN}::test_the_index_cannot_hide_a_file",),
+    ),
+    Mutant(
+        "a restore ends before all of it is on the disk",
+        "LAW 8",
+        "node_agent/archive/restore.py",
+        "        disk.sync()",
+        "        pass",
+        (f"{_DISK}::test_what_is_not_on_the_disk_is_not_restored",),
+    ),
+    Mutant(
+        "only what was written early is synced",
+        "LAW 8",
+        "node_agent/archive/restore.py",
+        "        disk.begin()",
+        "        pass",
+        (f"{_DISK}::test_the_last_sync_begins_when_all_is_there",),
+    ),
+    Mutant(
+        "an early sync's error is forgotten",
+        "LAW 8",
+        "node_agent/archive/write_behind.py",
+        "            syncing.result()",
+        "            syncing.exception()",
+        (f"{_DISK}::test_a_write_that_failed_long_before_is_told",),
     ),
 )

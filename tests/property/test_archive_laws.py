@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from node_agent.archive.commit import ArchiveRequest, check_archive, write_archive
 from node_agent.archive.errors import RestoreCorrupt
-from node_agent.archive.fingerprint import scan_tree, tree_fingerprint
+from node_agent.archive.fingerprint import record_tree, scan_tree, tree_fingerprint
 from node_agent.archive.restore import restore_archive, restore_tree
 from node_agent.directory_store import DirectoryStore
 from state.model import TargetKind
@@ -113,3 +113,16 @@ def test_what_is_not_kept_is_counted(folder: Path, tree: Tree) -> None:
     sockets = sum(1 for path in source.rglob("*") if path.is_socket())
     assert scan.socket_count == sockets
     assert scan.entries == len(snapshot(source))
+
+
+@lawful
+@given(tree=trees())
+def test_what_is_recorded_of_a_restored_tree_is_what_a_scan_records(folder: Path, tree: Tree) -> None:
+    """The lighter walk takes down the same entries with the same identities, in the same order."""
+    source = fresh(folder, "source")
+    build(tree, source)
+    light: list[tuple[bytes, bytes]] = []
+    full: list[tuple[bytes, bytes]] = []
+    record_tree(source, lambda path, _seen, identity: light.append((path, identity)))
+    scan_tree(source, lambda path, _seen, identity: full.append((path, identity)))
+    assert light == full

@@ -11,7 +11,7 @@ from node_agent.errors import (
     NotFound,
     StepError,
 )
-from node_agent.labels import NODE
+from node_agent.labels import EPOCH, NODE, POD
 from node_agent.runtime import (
     LIVE,
     Container,
@@ -75,13 +75,12 @@ class SimDocker(SimMachine):
     def _is_mine(self, thing: SimContainer | SimVolume) -> bool:
         return thing.labels.get(NODE) == self.node_id
 
-    def of_pod(self, pod_id: str) -> tuple[Container, ...]:
+    def of_pod(self, pod_id: str, epoch: int | None = None) -> tuple[Container, ...]:
         """See Runtime."""
+        wanted = {POD: pod_id, NODE: self.node_id, **({} if epoch is None else {EPOCH: str(epoch)})}
         return self.call(
             "of_pod",
-            lambda: tuple(
-                c.seen() for c in self.containers.values() if c.pod_id == pod_id and self._is_mine(c)
-            ),
+            lambda: tuple(c.seen() for c in self.containers.values() if wanted.items() <= c.labels.items()),
         )
 
     def inspect(self, container: str) -> Container | None:

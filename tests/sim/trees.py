@@ -5,7 +5,8 @@ order of an archive (node_agent.archive.commit) and its errors (node_agent.archi
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,16 @@ class Trees:
             key=stored.key, size_bytes=stored.size_bytes, sha256=stored.sha256, tar_bytes=len(data)
         )
 
-    def restore(self, store: Store, manifest: Manifest, target_dir: Path, **_options: Any) -> None:
+    @contextmanager
+    def fetching(self, store: Store, manifest: Manifest) -> Iterator[tuple[Store, Manifest]]:
+        """Stands for `fetching`: nothing is known of the blobs before they are unpacked."""
+        yield store, manifest
+
+    def unpack(self, coming: tuple[Store, Manifest], target_dir: Path, **_options: Any) -> None:
+        """Stands for `unpack_archive`."""
+        self.restore(*coming, target_dir)
+
+    def restore(self, store: Store, manifest: Manifest, target_dir: Path) -> None:
         """Stands for `restore_archive`: unpacks as it reads, and knows at the end whether all was well."""
         tree = self._open(target_dir, RestoreFailed)
         for blob in manifest.blobs:

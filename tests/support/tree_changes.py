@@ -137,6 +137,9 @@ def _entries(root: bytes) -> tuple[list[bytes], list[bytes], list[bytes]]:
 
 
 def _write(path: bytes, content: bytes) -> None:
+    """Files only: a link leads elsewhere, a FIFO waits for a reader, sockets and whiteouts do not open."""
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        return
     with open(path, "wb") as file:
         file.write(content)
 
