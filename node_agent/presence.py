@@ -81,6 +81,9 @@ class Tracker:
         if busy_with:
             self.busy_at_s, self.busy_with = look.at_s, busy_with
 
+    def _knows_of_work(self, look: Look) -> bool:
+        return look.cpu_ns is None or self._cpu[-1][0] - self._cpu[0][0] >= CPU_WINDOW_S_MIN
+
     def _work(self, look: Look) -> str:
         tasks = sum(word.tasks for word in look.words)
         if tasks:
@@ -94,9 +97,12 @@ class Tracker:
         return ""
 
     def tell(self, now_s: float) -> PodPresence | None:
-        """The newest look in the words of the wire; None before the first."""
+        """The newest look in the words of the wire; None while it is not known whether work goes on.
+
+        An agent that was away for long would else end work that it has not had the time to see.
+        """
         look = self.last
-        if look is None:
+        if look is None or not self._knows_of_work(look):
             return None
         keep = next((word.keep for word in look.words if word.keep), None)
         return PodPresence(

@@ -1,7 +1,7 @@
 """The rows that the policies of `reconciler.policy` read and write: lives, verdicts, wishes, extensions.
 
 A wish goes through the same desired columns as anybody's, and only if nobody has wished anything since it was
-decided: the generation is compared, and a newer wish wins.
+decided, and nobody has come: the generation is compared, and a newer wish wins.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,11 @@ _LIVES = """
      WHERE p.id = ANY(%(ids)s) ORDER BY p.id
 """
 
-_LOCK = "SELECT generation FROM pod WHERE id = %s FOR NO KEY UPDATE"
+_LOCK = """
+    SELECT p.generation, pp.next_look_at <= clock_timestamp() AS is_due_again
+      FROM pod p JOIN pod_policy pp ON pp.pod_id = p.id
+     WHERE p.id = %s FOR NO KEY UPDATE OF p, pp
+"""
 _WISH = "UPDATE pod SET desired_state = %s, desired_reason = %s WHERE id = %s"
 # What came due while it was being decided stays due.
 _KEEP = """
@@ -160,16 +164,17 @@ def record_quiet(db: Database, leadership: Leadership, decided: Sequence[Decided
 
 
 def record(db: Database, leadership: Leadership, decided: Decided, now: datetime) -> bool:
-    """Write a verdict down, with its wish or its warning. False when it is void: somebody wished since.
+    """Write a verdict down, with its wish or its warning. False when it is void.
 
-    Raises `LeadershipLost`.
+    That is when somebody has wished since, or when the pod has come due again: somebody came, or something
+    else was told of it that it must be decided anew by. Raises `LeadershipLost`.
     """
     life, verdict = decided
     with db.transaction() as conn:
         assert_leading(conn, leadership)
         pod = conn.execute(_LOCK, (life.pod_id,)).fetchone()
-        if pod is None or pod["generation"] != life.generation:
-            return False  # what was wished has made it due again
+        if pod is None or pod["generation"] != life.generation or pod["is_due_again"]:
+            return False
         _keep(conn, [decided], now)
         if verdict.move is Move.WARN:
             _tell(conn, life, verdict)

@@ -32,10 +32,13 @@ class Watched:
         self.watch.show(node.parts.runtime.look())
 
     def look(self) -> PodPresence:
-        """One look, and what there is to tell."""
+        """What there is to tell after a look: of a new start only after some seconds of looks."""
+        deadline = time.monotonic() + PATIENCE_S
         self.watch.take(PresenceDown(look_at=(POD,)))
-        told = self.watch.tell()
-        assert told is not None
+        while (told := self.watch.tell()) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+            self.watch.take(PresenceDown(look_at=(POD,)))
         return told.pods[0]
 
     def until(self, holds: Callable[[PodPresence], bool]) -> PodPresence:

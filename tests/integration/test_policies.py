@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from reconciler.lives import Looked, look
+from reconciler.policy import decide
 from state import pods, policies, presence
-from state.lifecycle import LifeLimits
+from state.lifecycle import LifeLimits, Move
 from state.model import Desired
 from state.presence_wire import PodPresence, PresenceUp
 from state.snapshot import database_clock
@@ -195,8 +196,6 @@ def test_a_newer_wish_wins(scene: Scene) -> None:
     scene.say(connections=0, gone_for_s=301)
     db, leading = scene.control.db, scene.control.leading
     (life,) = policies.read_lives(db, [scene.pod_id], LIMITS, frozenset({"node-1"}))
-    from reconciler.policy import decide
-
     now = database_clock(db)
     verdict = decide(life, now)
     until = now + timedelta(minutes=30)
@@ -206,6 +205,22 @@ def test_a_newer_wish_wins(scene: Scene) -> None:
     assert scene.row["desired_state"] == "running"
     assert scene.look().wishes == 0
     assert scene.policy["stops_at"] == until
+
+
+def test_who_comes_while_it_is_decided_is_not_put_out(scene: Scene) -> None:
+    """A reconciler that is slow decides on what it knew: what it has been told since makes that void."""
+    scene.say(connections=0, gone_for_s=301)
+    db, leading = scene.control.db, scene.control.leading
+    assert policies.claim_due(db, 10, timedelta(seconds=30)) == [scene.pod_id]
+    (life,) = policies.read_lives(db, [scene.pod_id], LIMITS, frozenset({"node-1"}))
+    now = database_clock(db)
+    verdict = decide(life, now)
+    assert verdict.move is Move.STOP
+    scene.say(connections=2, active_age_s=0.1)
+
+    assert policies.record(db, leading.leadership, (life, verdict), now) is False
+    assert scene.row["desired_state"] == "running"
+    assert scene.look().wishes == 0
 
 
 def test_a_silent_node_says_nothing_of_its_pods(scene: Scene) -> None:

@@ -59,9 +59,28 @@ LIFE_MUTANTS: tuple[Mutant, ...] = (
         "a policy overrules a newer wish",
         "LAW 3",
         "state/policies.py",
-        '        if pod is None or pod["generation"] != life.generation:',
-        "        if pod is None:",
+        # Two lines at once: what is wished of a pod makes it due again.
+        'pod is None or pod["generation"] != life.generation or pod["is_due_again"]',
+        "pod is None",
         (f"{_POLICIES}::test_a_newer_wish_wins",),
+    ),
+    Mutant(
+        "who comes while it is decided is put out",
+        "policy",
+        "state/policies.py",
+        ' or pod["is_due_again"]',
+        "",
+        (f"{_POLICIES}::test_who_comes_while_it_is_decided_is_not_put_out",),
+    ),
+    Mutant(
+        "a new look at a pod knows nothing of its work, and says that there is none",
+        "policy",
+        "node_agent/presence.py",
+        " or not self._knows_of_work(look)",
+        "",
+        (
+            "tests/unit/node_agent/test_presence.py::test_nothing_is_told_before_it_is_known_whether_work_goes_on",
+        ),
     ),
     Mutant(
         "the policies know no mass failure",

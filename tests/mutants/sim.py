@@ -19,6 +19,8 @@ _PLAN = "reconciler/plan.py"
 _DATABASE = "tests/sim/database.py"
 _TABLES = "tests/sim/tables.py"
 _INGEST = "tests/sim/ingest.py"
+_POLICY = "reconciler/policy.py"
+_POLICIES = "tests/sim/policies.py"
 
 
 def _bug(name: str, law: str, file: str, old: str, new: str, *also: tuple[str, str, str]) -> Mutant:
@@ -325,5 +327,57 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         _TABLES,
         " and (key, of_number) not in self.damaged\n",
         "\n",
+    ),
+    # ---- policies ----
+    _bug(
+        "a policy undoes a newer wish",
+        "LAW 3",
+        _POLICIES,
+        "        if self._db.pods[life.pod_id].generation != life.generation:\n            return False\n",
+        "",
+        # Two lines at once: what is wished of a pod makes it due again.
+        (_POLICIES, "        if due_at is not None and due_at <= self._db.clock():", "        if False:"),
+    ),
+    _bug(
+        "who comes while it is decided is put out",
+        "I14",
+        _POLICIES,
+        "        if due_at is not None and due_at <= self._db.clock():",
+        "        if False:",
+    ),
+    _bug(
+        "no grace after the last tab",
+        "I14",
+        _POLICY,
+        "        last = _last(begun, seen.gone_at, seen.heartbeat_at)",
+        "        last = begun",
+    ),
+    _bug(
+        "work does not keep a pod",
+        "I14",
+        _POLICY,
+        "    deadline = _with_work(life, seen, idle)\n",
+        "    deadline = idle\n",
+    ),
+    _bug(
+        "who is there is concluded from what was so before the deadline",
+        "LAW 6",
+        _POLICY,
+        "(seen is None or seen.seen_at < stops_at)",
+        "seen is None",
+    ),
+    _bug(
+        "nobody is asked to keep a pod that is kept",
+        "I14",
+        _POLICY,
+        "life.keep_until is None or life.keep_until <= deadline.at",
+        "True",
+    ),
+    _bug(
+        "a pod that has come to rest is never looked at again",
+        "LAW 1",
+        "tests/sim/ingest.py",
+        "                db.policies.look_at(pod.id)\n",
+        "                pass\n",
     ),
 )

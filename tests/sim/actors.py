@@ -34,6 +34,8 @@ POLL_S = 10.0
 REST_S = 1.0
 SURVEY_S = 1.0
 SAFETY_POLL_S = 1.0
+# Twice as long as production's: half as many steps.
+PRESENCE_EVERY_S = 4.0
 
 
 def _lost(message: str) -> GatewayError:
@@ -59,6 +61,8 @@ class SimGateway:
         self._docker = docker
         self.cut_until_s = 0.0
         self.deaf_until_s = 0.0
+        self.tells_of_presence = False
+        self._asked_at_s = -SAFETY_POLL_S
         # All that this process was ever given.
         self.given: list[Action] = []
         # The agent's ear, for what is delivered again.
@@ -92,11 +96,23 @@ class SimGateway:
         )
         if (refusal := ingested.refusal) is not None:
             raise _not_believed(refusal)
+        if request.presence is not None and any(pod.keep for pod in request.presence.pods):
+            scheduler.call("db.answer", lambda: self._ingest.answer(request), _lost)
+        look_at: frozenset[str] = frozenset()
         if not ingested.accepted:
             deaf = self._ingest.has("db_deaf")
             wait_s = min(request.wait_s, SAFETY_POLL_S) if deaf else request.wait_s
-            scheduler.wait_for(lambda: not deaf and self._ingest.has_news(request), wait_s)
+            scheduler.wait_for(
+                lambda: not deaf and (self._ingest.has_news(request) or self._must_look()), wait_s
+            )
+            if request.wait_s and self._must_look():
+                look_at, self._asked_at_s = self._ingest.looks_asked(self._node_id), scheduler.now_s
         reply = scheduler.call("db.news", lambda: self._ingest.news(request, ingested.accepted), _lost)
+        if self.tells_of_presence:
+            down = scheduler.call(
+                "db.presence", lambda: self._ingest.presence_down(self._node_id, look_at), _lost
+            )
+            reply = reply.model_copy(update={"presence": down})
         self.given += reply.actions
         return scheduler.call(
             "net.actions" if reply.actions else "net.reply",
@@ -105,6 +121,12 @@ class SimGateway:
             detail=f"actions={len(reply.actions)}",
             duplicate=lambda after_s: self._told_again(reply, after_s),
         )
+
+    def _must_look(self) -> bool:
+        """Nodes that are asked to look are woken once a second at most."""
+        if not self.tells_of_presence or self._scheduler.now_s < self._asked_at_s + SAFETY_POLL_S:
+            return False
+        return bool(self._ingest.looks_asked(self._node_id))
 
     def _again(self, request: SyncRequest, after_s: float | None) -> None:
         """The same message arrives once more, later."""
@@ -186,6 +208,7 @@ class AgentActor:
         agent = self._agent = Agent(parts, self.gateway, SimBoots(docker, process.birth))
         self.gateway.take = agent._take
         agent._sending = cast("Any", SimLock(scheduler))
+        agent._watch._looking = cast("Any", SimLock(scheduler))
         agent._executor = cast("Any", WatchedExecutor(agent._executor, process, history, marks))
         self._fencer = SimFencer(docker, parts, agent.report_soon)
         agent._fencer = self._fencer
@@ -213,6 +236,19 @@ class AgentActor:
     def boot_id(self) -> str:
         """Of the run that it is in."""
         return self._agent._boot_id
+
+    def begin_presence(self) -> None:
+        """From now on it looks who is in its pods."""
+        self.gateway.tells_of_presence = True
+        process = self.process
+        self._scheduler.spawn(process, f"{process.name}/{process.birth}/presence", self._look)
+
+    def _look(self) -> None:
+        """The loop of `PresenceWatch.run`."""
+        while True:
+            self._scheduler.sleep(self.parts.settings.presence_every_s)
+            if self._agent._watch.look():
+                self._agent.report_soon()
 
     def _poll(self) -> None:
         while True:
@@ -268,6 +304,7 @@ _SETTINGS = {
         workers_max=WORKERS,
         data_dir=Path("/sim/data"),
         sync_wait_s=0.0,
+        presence_every_s=PRESENCE_EVERY_S,
         cpu_millis=8000,
         memory_mib=16384,
     )

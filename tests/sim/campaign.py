@@ -43,6 +43,11 @@ MARKS = (
     "other_machine_refused",
     "copy_beside",
     "copy_in_place",
+    "policy:warned",
+    "policy:closed",
+    "policy:idle",
+    "policy:archive",
+    "policy:lifetime",
     "code:disk_full",
     "code:store_unavailable",
 )

@@ -2,17 +2,23 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
 from reconciler.lead import LEASE
+from state.lifecycle import PodLife, Verdict
 from state.model import WITHDRAWING_VERBS, Desired, Limits, Observed, Placement, Verb
 from state.plan import Abandon, Place, Plan, PlannedStep, Proof, Release
+from state.presence_wire import PodPresence
 from state.transitions import TRANSITIONS, Cause
 from state.wire import SyncRequest
 from tests.sim.database import SimDatabase
 from tests.sim.rows import ActionRow, PodRow, WorkspaceRow
 from tests.sim.truth import Truth, Violation
 from tests.sim.watch import Watch
+
+if TYPE_CHECKING:
+    from tests.sim.usage import Usage
 
 _UP = (Observed.RUNNING, Observed.STARTING, Observed.FAILED)
 _HELD = (*_UP, Observed.STOPPING, Observed.STOPPED, Observed.ARCHIVING)
@@ -33,6 +39,10 @@ class Conduct(Watch):
         self._marks = marks
         self._heard_s: dict[str, float] = {}
         self._looks: dict[tuple[str, str, int], float] = {}
+        # When each message was made, and that which is being taken in.
+        self._told_s: dict[tuple[str, str, int], float] = {}
+        self._told_now_s = 0.0
+        self.usage: Usage | None = None
         self._verbs: dict[tuple[str, int], set[str]] = defaultdict(set)
         self._failed: dict[str, tuple[int, int, float]] = {}
         self._levels: dict[str, tuple[int, int, int]] = {}
@@ -56,12 +66,14 @@ class Conduct(Watch):
 
     def looked(self, request: SyncRequest, at_s: float) -> None:
         """This message's report was made of a look at this time."""
-        self._looks[request.node_id, request.boot_id, request.sequence] = at_s
+        key = (request.node_id, request.boot_id, request.sequence)
+        self._looks[key], self._told_s[key] = at_s, self._truth.now_s
 
     def heard(self, request: SyncRequest) -> None:
         """See Watch."""
         self._check_boot(request)
         self._heard_s[request.node_id] = self._truth.now_s
+        self._told_now_s = self._told_s[request.node_id, request.boot_id, request.sequence]
         if request.report is not None:
             self.believed_s[request.node_id] = self._looks[request.node_id, request.boot_id, request.sequence]
 
@@ -78,6 +90,26 @@ class Conduct(Watch):
                 raise Violation("I5", f"{boot_id} of {node_id} is believed after the later {before}")
             self._superseded[node_id].add(before)
         self._believed[node_id] = boot_id
+
+    # ---- policies: see usage.py ----------------------------------------------------------------------------
+
+    def saw(self, pod_id: str, said: PodPresence) -> None:
+        """See Watch."""
+        if self.usage is not None:
+            self.usage.saw(pod_id, said, self._told_now_s)
+
+    def warned(self, life: PodLife, verdict: Verdict) -> None:
+        """See Watch."""
+        if self.usage is not None:
+            self.usage.warned(life)
+
+    def wishes(self, life: PodLife, verdict: Verdict) -> None:
+        """See Watch; and I8."""
+        placement = self._db.workspaces[self._db.pods[life.pod_id].workspace_id].placement
+        if self._is_mostly_silent() or (placement and self.is_long_silent(placement.node_id)):
+            raise Violation("I8", f"nodes are silent, and a policy wishes {verdict.move} of {life.pod_id}")
+        if self.usage is not None:
+            self.usage.wishes(life, verdict)
 
     def parked(self, workspace_id: str) -> None:
         """See Watch."""
@@ -241,8 +273,7 @@ class Conduct(Watch):
         self._marks["breaker_open"] += plan.breaker_open
         self._marks["breaker_closed_again"] += self._breaker_was_open and not plan.breaker_open
         self._breaker_was_open = plan.breaker_open
-        silent = {node_id for node_id in self._db.nodes if self._is_long_silent(node_id)}
-        everything = len(silent) > 1 and len(silent) > self._limits.silent_share_max * len(self._db.nodes)
+        silent, everything = self._silent(), self._is_mostly_silent()
         withdrawn = [step for step in plan.steps if Verb(step.step.verb) in WITHDRAWING_VERBS]
         if everything and (withdrawn or plan.releases):
             what = withdrawn[0].step.verb if withdrawn else "a release"
@@ -257,7 +288,14 @@ class Conduct(Watch):
             if decision.satisfied and decision.generation == pod.generation > pod.satisfied_generation:
                 self._check_honest(pod)
 
-    def _is_long_silent(self, node_id: str) -> bool:
+    def _silent(self) -> set[str]:
+        return {node_id for node_id in self._db.nodes if self.is_long_silent(node_id)}
+
+    def _is_mostly_silent(self) -> bool:
+        count = len(self._silent())
+        return count > 1 and count > self._limits.silent_share_max * len(self._db.nodes)
+
+    def is_long_silent(self, node_id: str) -> bool:
         """Longer than a plan can be under way between being made and being written down."""
         silent_s = (self._limits.node_silent_after + LEASE).total_seconds()
         began_s = self._truth.now_s - (self._db.clock() - self._db.term_began_at).total_seconds()

@@ -8,7 +8,7 @@ the same; here the rules are what faults of everything around them are thrown at
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from state.leader import Leadership, LeadershipLost
+from state.leader import Leadership
 from state.model import (
     ActionState,
     Desired,
@@ -46,16 +46,11 @@ class SimDatabase(SimTables):
         self.lease_ends_at = self.clock() + lease if ours else self.lease_ends_at
         return ours
 
-    def _assert_leading(self, leadership: Leadership) -> None:
-        ours = (self.holder, self.term) == (leadership.holder, leadership.term)
-        if not ours or self.lease_ends_at is None or self.clock() >= self.lease_ends_at:
-            raise LeadershipLost(f"term {leadership.term} of {leadership.holder} is over")
-
     def note_silence(
         self, leadership: Leadership, leading_since: datetime, silent_after: timedelta
     ) -> dict[str, bool]:
         """See state.silence: wake the workspaces of nodes that went silent or came back."""
-        self._assert_leading(leadership)
+        self.assert_leading(leadership)
         now, changed = self.clock(), {}
         for node in self.nodes.values():
             heard = max(node.last_seen_at or leading_since, leading_since)
@@ -77,7 +72,7 @@ class SimDatabase(SimTables):
 
     def record(self, plan: Plan, leadership: Leadership, now: datetime, examined: Sequence[str]) -> Recorded:
         """See state.outbox: every line is checked again at the moment of its write."""
-        self._assert_leading(leadership)
+        self.assert_leading(leadership)
         self.watch.planned(plan)
         places = sum([self._place(line) for line in plan.places])
         releases = sum([self._release(line) for line in plan.releases])
@@ -97,7 +92,7 @@ class SimDatabase(SimTables):
 
     def park(self, workspace_id: str, reason: str, retry_at: datetime, leadership: Leadership) -> None:
         """See state.outbox: set aside until then; not what is over."""
-        self._assert_leading(leadership)
+        self.assert_leading(leadership)
         self.workspaces[workspace_id].due_at = retry_at
         for pod in self.pods_of(workspace_id):
             if pod.due_at is not None and pod.due_at > self.clock():

@@ -7,16 +7,20 @@ from state.model import Desired
 from tests.sim.schedule import (
     BESIDE,
     DUPLICATE_LATE,
+    EXTEND,
     IN_PLACE,
+    LIMIT,
     MEND,
     NODES,
     PODS,
     RECONCILERS,
     ROT,
     TOUCH,
+    VISITS,
     WORKSPACES,
     Fault,
     Schedule,
+    draw,
     in_order,
 )
 
@@ -24,6 +28,9 @@ from tests.sim.schedule import (
 BLACKOUT_S = 300.0
 # Of `clock_set`, whose larger arguments set a clock forth.
 SET_BACK = 3.0
+# Looks take many steps, and a visit takes its time.
+VISITING_STEPS = 6000
+VISITING_SHARE = 0.5
 
 
 def late_deliveries(seed: int) -> Schedule:
@@ -217,6 +224,28 @@ def copied(seed: int) -> Schedule:
     return Schedule(seed, 3000, tuple(in_order(faults)))
 
 
+def visiting(seed: int) -> Schedule:
+    """Learners come and go under policies, beside faults that are drawn freely, and limits that change."""
+    random, drawn = Random(f"visiting {seed}"), draw(seed, VISITING_STEPS)
+    faults = [Fault(0, NODES[0], 0, VISITS)]
+    faults += [fault for fault in drawn.faults if random.random() < VISITING_SHARE]
+    for _ in range(4):
+        pod_id, seconds = random.choice(PODS), random.choice((20.0, 90.0))
+        faults.append(Fault(random.randrange(drawn.steps), pod_id, 0, EXTEND, arg=seconds))
+    for _ in range(12):
+        # A reconciler that is held up between its look at a life and its wish.
+        who, late_s = random.choice(RECONCILERS), random.choice((2.0, 8.0))
+        port = random.choice(("db.record_verdict", "db.record_verdict", "db.read_lives"))
+        faults.append(Fault(random.randrange(drawn.steps), who, 1, "delay", port, late_s))
+    for _ in range(3):
+        name, seconds = random.choice(
+            (("lifetime_s", 60.0), ("lifetime_s", 0.0), ("closed_grace_s", 5.0), ("idle_limit_s", 0.0))
+        )
+        whom = random.choice((*PODS, *WORKSPACES))
+        faults.append(Fault(random.randrange(drawn.steps), whom, 0, f"{LIMIT}:{name}", arg=seconds))
+    return Schedule(seed, drawn.steps, tuple(in_order(faults)))
+
+
 # By the last digit of a seed; all other seeds are drawn freely.
 _DIRECTED = {
     0: late_deliveries,
@@ -224,6 +253,7 @@ _DIRECTED = {
     3: taking_care,
     5: late_effects,
     7: going_on_elsewhere,
+    8: visiting,
     9: broken_off,
 }
 # By the last two digits.

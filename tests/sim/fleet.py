@@ -12,11 +12,12 @@ from random import Random
 
 from node_agent.runtime import Status
 from state.model import Desired, Limits
-from tests.sim import copied, decay, happenings
+from tests.sim import copied, decay, happenings, visits
 from tests.sim.actors import AgentActor
 from tests.sim.chores import Caretakers
 from tests.sim.conduct import Conduct
 from tests.sim.database import SimDatabase
+from tests.sim.desks import Desks
 from tests.sim.docker import SimDocker
 from tests.sim.host import SimTime
 from tests.sim.ingest import Ingest
@@ -31,6 +32,8 @@ from tests.sim.store import SimStore
 from tests.sim.trees import Trees
 from tests.sim.truth import Truth, Violation
 from tests.sim.twins import Drift, TwinDatabase, TwinIngest
+from tests.sim.usage import Usage
+from tests.sim.visits import Visitors
 
 RESTART_S = 2.0
 WRITE_EVERY_S = 0.8
@@ -90,6 +93,9 @@ class Fleet:
         # Until when a node's agent is not started after a boot of its machine.
         self.late_agents: dict[str, float] = {}
         self.caretakers: Caretakers | None = None
+        self.desks = Desks(self.scheduler)
+        self.visitors: Visitors | None = None
+        self.reconcilers: dict[str, ReconcilerActor] = {}
         self._start_everybody()
 
     def _database(self, server: SimServer | None) -> tuple[SimDatabase, Ingest]:
@@ -127,6 +133,17 @@ class Fleet:
         self.agents[node_id] = actor
         if self.caretakers is not None:
             self.caretakers.attend(actor)
+        if self.visitors is not None:
+            actor.begin_presence()
+
+    def begin_visits(self) -> None:
+        """From now on learners come and go, nodes look who is there, and policies act on it."""
+        self.conduct.usage = Usage(self)
+        self.visitors = Visitors(self, self.desks)
+        for actor in self.agents.values():
+            actor.begin_presence()
+        for reconciler in self.reconcilers.values():
+            reconciler.begin_policies()
 
     def begin_chores(self) -> None:
         """From now on, each node has somebody who clears away, compacts and takes checkpoints."""
@@ -135,7 +152,10 @@ class Fleet:
             self.caretakers.attend(actor)
 
     def _start_reconciler(self, name: str) -> None:
-        ReconcilerActor(self.db, self.scheduler, self._process(name), self.limits)
+        actor = ReconcilerActor(self.db, self.scheduler, self._process(name), self.limits)
+        self.reconcilers[name] = actor
+        if self.visitors is not None:
+            actor.begin_policies()
 
     def _killed(self, process: Process) -> None:
         """Its supervisor starts it again after a while, unless another has taken its place."""
@@ -193,6 +213,8 @@ class Fleet:
             decay.happen(self, fault)
         elif kind in (BESIDE, IN_PLACE):
             copied.happen(self, fault)
+        elif kind in visits.KINDS:
+            visits.happen(self, fault)
         else:
             happenings.happen(self, fault)
 
@@ -207,6 +229,7 @@ class Fleet:
         self.scheduler.tell("healed")
         self.healing = True
         self.scheduler.armed.clear()
+        self.desks.leave_all()
         self.late_agents.clear()
         self.store.trouble.clear()
         self.db.trouble.clear()
@@ -245,7 +268,7 @@ def run(
     fleet = Fleet(schedule.seed, server=server)
     fleet.scheduler.echo = echo
     violation = None
-    with installed(SimTime(fleet.scheduler), fleet.trees):
+    with installed(SimTime(fleet.scheduler), fleet.trees, fleet.desks):
         try:
             _play(fleet, schedule)
             fleet.heal()

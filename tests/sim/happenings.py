@@ -118,6 +118,7 @@ def _remove_by_hand(fleet: "Fleet", fault: Fault) -> None:
     for docker, found in _live(fleet, fault.actor):
         if found.tree.data == saved and found.status is not Status.RUNNING:
             fleet.conduct.destroyed.add(fault.actor)
+            fleet.truth.leaves(docker, found)
             docker.forget(found)
 
 

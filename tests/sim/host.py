@@ -190,6 +190,10 @@ class SimTime:
         """The virtual clock."""
         return self._scheduler.now_s
 
+    def time(self) -> float:
+        """The virtual clock, as seconds since 1970."""
+        return at(self._scheduler.now_s).timestamp()
+
     def time_ns(self) -> int:
         """The virtual clock."""
         return int(self._scheduler.now_s * 1e9)

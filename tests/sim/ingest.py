@@ -16,6 +16,7 @@ from state.generations import DAMAGE_CODES
 from state.lease import FORMER_BOOTS_MAX, Refusal
 from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb, WorkspaceObserved
 from state.observed import Comparison, Exit, Known, compare
+from state.presence_wire import PresenceDown
 from state.reports import Ingested, exit_message
 from state.results import EXITED
 from state.wire import (
@@ -33,6 +34,7 @@ from state.wire import (
 from tests.sim.database import SimDatabase
 from tests.sim.machine import at
 from tests.sim.rows import ActionRow, NodeRow, PodRow, known_row, known_workspace_row
+from tests.sim.visits import EXTENSION
 
 _UP = (Observed.STARTING, Observed.RUNNING, Observed.STOPPING)
 _LIVE = (*_UP, Observed.FAILED)
@@ -83,6 +85,8 @@ class Ingest:
         self._db.watch.heard(request)
         self._keep_facts(node, request)
         changed = request.report is not None and self._take_in(node, request, request.report)
+        if request.report is not None and request.presence is not None:
+            self._db.policies.take_in(node.id, request.presence)
         self._db.committed()
         accepted = tuple(result.action_id for result in request.results) if request.report else ()
         return Ingested(accepted, changed)
@@ -180,6 +184,8 @@ class Ingest:
                 node.id,
                 line.epoch,
             )
+            if not same or (before and before.started_at != line.started_at):
+                db.policies.look_at(pod.id)
             pod.since = pod.since if same else now
             pod.observed, pod.observed_node_id, pod.due_at = line, node.id, now
         for pod_id in comparison.absent_pods:
@@ -188,6 +194,7 @@ class Ingest:
             self._moved(pod, node.id, pod.observed.epoch, Observed.ABSENT)
             pod.observed = pod.observed.model_copy(update=_GONE)
             pod.since = pod.due_at = now
+            db.policies.look_at(pod_id)
         for pod_id, image_id in comparison.pins.items():
             db.pods[pod_id].image_id = db.pods[pod_id].image_id or image_id
         for volume in comparison.workspaces:
@@ -295,6 +302,25 @@ class Ingest:
             limits=self._limits,
             jitter=self._jitter(),
         )
+
+    # ---- who is there --------------------------------------------------------------------------------------
+
+    def answer(self, request: SyncRequest) -> None:
+        """What somebody in an editor has answered to a warning: see `reconciler.gateway`."""
+        for pod in request.presence.pods if request.presence else ():
+            if pod.keep is not None:
+                self._db.policies.answer(pod.pod_id, request.node_id, pod.keep, EXTENSION)
+
+    def looks_asked(self, node_id: str) -> frozenset[str]:
+        """The pods that this node is to look at now."""
+        seen = self._db.policies.seen
+        if all(row.look_asked_at is None for row in seen.values()):
+            return frozenset()
+        return self._db.policies.looks_asked().get(node_id, frozenset())
+
+    def presence_down(self, node_id: str, look_at: frozenset[str]) -> PresenceDown:
+        """What the node is told of its pods' editors."""
+        return self._db.policies.for_node(node_id, look_at)
 
     # ---- down ----------------------------------------------------------------------------------------------
 

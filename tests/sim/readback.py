@@ -1,16 +1,18 @@
 """The rows of the simulated database and of the real one in one form, to be compared."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
 from state.database import Connection
 from state.delivery import OpenIds
+from state.lifecycle import Presence
 from state.model import Observed, Placement, WorkspaceObserved
 from state.rows import failure_to_json
 from state.wire import PodReport, WorkspaceReport
 from tests.sim.database import SimDatabase
+from tests.sim.policies import LIMITS, PresenceRow
 from tests.sim.rows import NodeRow, PodRow, WorkspaceRow
 
 # By table and id.
@@ -23,11 +25,13 @@ _REAL = {
     "pod": f"""
         SELECT p.id, p.workspace_id, p.desired_state, p.generation, p.satisfied_generation, p.image_id,
                p.failure, p.archive_id, p.next_check_at, p.desired_at, p.condition, p.reason, p.failover,
+               p.desired_reason, p.keep_until, {", ".join(f"p.{name}" for name in LIMITS)},
                o.node_id, o.since, {", ".join(f"o.{name} AS seen_{name}" for name in _POD_SEEN)}
           FROM pod p LEFT JOIN pod_observed o ON o.pod_id = p.id
     """,
     "workspace": f"""
         SELECT w.id, w.user_id, w.epoch, w.failure, w.archive_id, w.next_check_at,
+               {", ".join(f"w.{name}" for name in LIMITS)},
                pl.node_id AS placed_on, pl.epoch AS placed_epoch, o.node_id,
                {", ".join(f"o.{name} AS seen_{name}" for name in _VOLUME_SEEN)}
           FROM workspace w
@@ -49,6 +53,14 @@ _REAL = {
         SELECT id, target_id, number, epoch, manifest_key, manifest_digest, fingerprint, image_id,
                committed_at, suspect_at FROM archive
     """,
+    "pod_policy": """
+        SELECT pod_id AS id, next_look_at, rule, reason, stops_at, warned_at, can_extend FROM pod_policy
+    """,
+    "pod_presence": f"""
+        SELECT pod_id AS id, node_id, epoch, cpu_millis, look_asked_at,
+               {", ".join(Presence.__dataclass_fields__)}
+          FROM pod_presence
+    """,
     "leader": "SELECT id::text AS id, holder, term, expires_at FROM leader",
 }
 
@@ -68,6 +80,8 @@ def mirrored_rows(db: SimDatabase) -> Rows:
         "node": {node.id: _node(node) for node in db.nodes.values()},
         "action": _actions(db),
         "archive": _archives(db),
+        "pod_policy": {key: {"id": key, **asdict(row)} for key, row in db.policies.rows.items()},
+        "pod_presence": {key: _presence(key, row) for key, row in db.policies.seen.items()},
         "leader": _leader(db),
     }
 
@@ -127,6 +141,9 @@ def _pod(pod: PodRow) -> dict[str, Any]:
         "condition": pod.condition,
         "reason": pod.reason,
         "failover": pod.failover,
+        "desired_reason": pod.desired_reason,
+        "keep_until": pod.keep_until,
+        **{name: pod.limits.get(name) for name in LIMITS},
         "node_id": pod.observed_node_id,
         "since": pod.since,
         **_seen(pod.observed, _POD_SEEN, Observed.ABSENT, "container_id"),
@@ -140,6 +157,7 @@ def _workspace(row: WorkspaceRow) -> dict[str, Any]:
         "user_id": row.user_id,
         "epoch": row.epoch,
         **_owner(row),
+        **{name: row.limits.get(name) for name in LIMITS},
         "placed_on": placement.node_id or None,
         "placed_epoch": placement.epoch or None,
         "node_id": row.observed_node_id,
@@ -162,6 +180,11 @@ def _seen(
     if report is not None and report.state == absent:
         values[f"seen_{name_of_it}"] = None
     return values
+
+
+def _presence(pod_id: str, row: PresenceRow) -> dict[str, Any]:
+    own = {"node_id": row.node_id, "epoch": row.epoch, "cpu_millis": row.cpu_millis}
+    return {"id": pod_id, **own, "look_asked_at": row.look_asked_at, **asdict(row.seen)}
 
 
 def _node(node: NodeRow) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class Rest:
         for node in self._db.nodes.values():
             if node.boot_id != (living := self._fleet.agents[node.id].boot_id):
                 return f"{node.id} is believed as {node.boot_id}, and {living} is not"
+        if self._truth.conduct.usage is not None and (used := self._truth.conduct.usage.amiss()) is not None:
+            return used
         if self._db.open:
             return f"open actions: {sorted(self._db.open)}"
         for workspace in self._db.workspaces.values():

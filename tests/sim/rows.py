@@ -42,6 +42,11 @@ class PodRow:
     condition: Condition | None = None
     reason: str | None = None
     failover: Failover = Failover.WAIT
+    created_at: datetime | None = None
+    desired_reason: str | None = None
+    keep_until: datetime | None = None
+    # How long it may go on, by column; what is not here is as its user has it.
+    limits: dict[str, int | None] = field(default_factory=dict)
 
     def observed_at(self, placement: Placement | None) -> ObservedPod | None:
         """What counts at the live placement."""
@@ -75,6 +80,8 @@ class WorkspaceRow:
     due_at: datetime | None = None
     observed: WorkspaceReport | None = None
     observed_node_id: str | None = None
+    # Of its pods, by column; what is not here is as the installation has it.
+    limits: dict[str, int | None] = field(default_factory=dict)
 
     def observed_here(self) -> ObservedWorkspace | None:
         """What counts at the live placement."""

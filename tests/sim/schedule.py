@@ -48,6 +48,11 @@ MEND = "mend_archive"
 # copy was made.
 BESIDE = "copy_beside"
 IN_PLACE = "copy_in_place"
+# Learners come and go from now on, and policies put away what nobody uses; a pod is to be kept for `arg`
+# seconds; a limit of a pod or a user, `limit:` and its column, is `arg` seconds from now on.
+VISITS = "visits"
+EXTEND = "extend"
+LIMIT = "limit"
 # What can happen to the world. Those with an `until` in the world last `arg` seconds.
 NODE_FAULTS = (
     "reboot",

@@ -11,10 +11,12 @@ from typing import Any
 
 import structlog
 
-from node_agent import agent, archives, compacting, perform, survey
+from node_agent import agent, archives, compacting, perform, survey, watch
 from node_agent.archive import commit, compact, upload
-from reconciler import lead, tick
+from reconciler import lead, lives, tick
+from tests.sim.desks import Desks
 from tests.sim.host import SimTime
+from tests.sim.life_port import LifePort
 from tests.sim.trees import Trees
 from tests.sim.truth import Violation
 
@@ -27,7 +29,7 @@ def _park(port: Any, workspace_id: str, reason: str, retry_at: datetime, leaders
 
 
 @contextmanager
-def installed(time: SimTime, trees: Trees) -> Iterator[None]:
+def installed(time: SimTime, trees: Trees, desks: Desks | None = None) -> Iterator[None]:
     """Put the simulated parts in, and the real ones back at the end."""
     exchanged: list[tuple[Any, str, Any]] = [
         (agent, "time", time),
@@ -51,6 +53,16 @@ def installed(time: SimTime, trees: Trees) -> Iterator[None]:
         (lead, "renew", lambda db, leadership, lease: db.renew(leadership, lease)),
         (lead, "database_clock", lambda db: db.clock()),
     ]
+    if desks is not None:
+        exchanged += [
+            (watch, "time", time),
+            (watch, "_look_at", desks.look_at),
+            (watch, "write_notice", desks.write_notice),
+            (lives, "policies", LifePort),
+            (lives, "presence", LifePort),
+            (lives, "read_world", lambda db, ids, since: db.read_world(ids, since)),
+            (lives, "database_clock", lambda db: db.clock()),
+        ]
     before = [getattr(module, name) for module, name, _ in exchanged]
     logs = structlog.get_config()
     silent = structlog.make_filtering_bound_logger(logging.CRITICAL)

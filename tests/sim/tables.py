@@ -10,8 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from state.generations import SUSPECTS_PER_HOUR_MAX
+from state.leader import Leadership, LeadershipLost
 from state.model import ActionState, ArchiveRef, Desired, Failover, Placement
 from state.plan import Condition
+from tests.sim.policies import SimPolicies
 from tests.sim.rows import ActionRow, NodeRow, PodRow, WorkspaceRow, archive_id
 from tests.sim.watch import Watch
 
@@ -42,6 +44,7 @@ class SimTables:
         self._committed_archives = 0
         self._placed: dict[str, set[str]] = {}
         self._room_made = False
+        self.policies = SimPolicies(self)
 
     def disconnect(self) -> None:
         """Nothing is connected."""
@@ -56,7 +59,8 @@ class SimTables:
         """A pod is opened for a user, with the trigger's part, and is not to run yet."""
         self.workspaces.setdefault(workspace_id, WorkspaceRow(workspace_id, user_id))
         now = self.clock()
-        self.pods[pod_id] = PodRow(pod_id, workspace_id, due_at=now, desired_at=now)
+        self.pods[pod_id] = PodRow(pod_id, workspace_id, due_at=now, desired_at=now, created_at=now)
+        self.policies.look_at(pod_id)
 
     def set_cordoned(self, node_id: str, cordoned: bool) -> None:
         """By an admin."""
@@ -95,8 +99,8 @@ class SimTables:
         pod = self.pods[pod_id]
         if pod.desired in (desired, Desired.DELETED):
             return False
-        pod.desired, pod.generation = desired, pod.generation + 1
-        pod.desired_at = pod.due_at = self.clock()
+        pod.desired = desired
+        self._wished(pod)
         return True
 
     def set_failover(self, pod_id: str, failover: Failover) -> bool:
@@ -104,9 +108,26 @@ class SimTables:
         pod = self.pods[pod_id]
         if pod.failover is failover or pod.desired is Desired.DELETED:
             return False
-        pod.failover, pod.generation = failover, pod.generation + 1
-        pod.desired_at = pod.due_at = self.clock()
+        pod.failover = failover
+        self._wished(pod)
         return True
+
+    def set_desired_by_policy(self, pod_id: str, desired: Desired, reason: str) -> None:
+        """The same UPDATE, by a policy, which says why."""
+        pod = self.pods[pod_id]
+        pod.desired, pod.desired_reason = desired, reason
+        self._wished(pod)
+
+    def _wished(self, pod: PodRow) -> None:
+        pod.generation += 1
+        pod.desired_at = pod.due_at = self.clock()
+        self.policies.look_at(pod.id)
+
+    def assert_leading(self, leadership: Leadership) -> None:
+        """Raises `LeadershipLost` when this term is over."""
+        ours = (self.holder, self.term) == (leadership.holder, leadership.term)
+        if not ours or self.lease_ends_at is None or self.clock() >= self.lease_ends_at:
+            raise LeadershipLost(f"term {leadership.term} of {leadership.holder} is over")
 
     def wake_users_of(self, node_id: str) -> None:
         """Have all who are placed there looked at."""

@@ -126,6 +126,10 @@ class Truth:
             volume.tree.append(token)
             self.written[container.labels[WORKSPACE]] += token
 
+    def leaves(self, docker: SimDocker, container: SimContainer) -> None:
+        """It was in its state until now, and is about to be gone by no program's doing."""
+        self._last_s[container.pod_id, docker.node_id, container.status] = self.now_s
+
     # ---- losses that nobody can prevent --------------------------------------------------------------------
 
     def lose(self, node_id: str) -> None:
@@ -137,7 +141,7 @@ class Truth:
         self.conduct.by_hand |= mine
         self.conduct.destroyed |= mine
         for found in docker.containers.values():
-            self._last_s[found.pod_id, node_id, found.status] = self.now_s
+            self.leaves(docker, found)
         docker.wipe()
         owners: list[PodRow | WorkspaceRow] = [*self._db.pods.values(), *self._db.workspaces.values()]
         for owner in owners:

@@ -23,17 +23,21 @@ from tests.sim.database import SimDatabase
 from tests.sim.ingest import Ingest
 from tests.sim.postgres import ClockedDatabase, DrawnIds, SimServer
 from tests.sim.readback import apart, difference, mirrored_rows, open_ids_of, real_rows
+from tests.sim.twin_policies import TwinPolicies
 
 T = TypeVar("T")
 LINES_MAX = 8
 # After these the rows are not compared, nor after what says that it has done nothing; the next change tells.
-READS = frozenset({"read_world", "next_due_in", "page_workspaces"})
+READS = frozenset({"read_world", "next_due_in", "page_workspaces", "read_lives", "looks_asked", "for_node"})
 IDLE: dict[str, object] = {
     "try_lead": None,
     "claim_due": [],
     "note_silence": {},
     "set_desired": False,
     "set_failover": False,
+    "claim_lives": [],
+    "ask_to_look": 0,
+    "answer": False,
 }
 _ADD_POD = """
     INSERT INTO pod (id, workspace_id, user_id, name, image, desired_state)
@@ -64,6 +68,7 @@ class TwinDatabase(SimDatabase):
         self.people = ClockedDatabase(server.url, "api", clock)
         self.compared: Counter[str] = Counter()
         self._ids = DrawnIds()
+        self.policies: TwinPolicies = TwinPolicies(self)
 
     def disconnect(self) -> None:
         """Disconnect."""

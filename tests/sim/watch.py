@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
+from state.lifecycle import PodLife, Verdict
 from state.model import Observed
 from state.plan import Abandon, Place, Plan, PlannedStep, Release
+from state.presence_wire import PodPresence
 from state.wire import SyncRequest
 from tests.sim.rows import ActionRow, PodRow
 
@@ -46,6 +48,15 @@ class Watch:
 
     def moved(self, pod: PodRow, node_id: str, epoch: int, before: Observed, after: Observed) -> None:
         """A pod's reported state has changed."""
+
+    def saw(self, pod_id: str, said: PodPresence) -> None:
+        """A look at who is in a pod has been taken in."""
+
+    def wishes(self, life: PodLife, verdict: Verdict) -> None:
+        """A policy is about to wish something of a pod."""
+
+    def warned(self, life: PodLife, verdict: Verdict) -> None:
+        """A policy has had a pod's editors warned."""
 
     def vanished(self, pod_ids: Iterable[str | None]) -> None:
         """It has been told that these are gone, and that nobody ordered it."""

@@ -41,12 +41,23 @@ def test_work_is_judged_over_a_window() -> None:
     one = tracker()
     one.see(Look(0, 0, cpu_ns=0))
     one.see(Look(1, 0, cpu_ns=int(0.9e9)))
-    assert told(one).busy_age_s is None
+    assert one.busy_at_s is None
     one.see(Look(10, 0, cpu_ns=int(1.5e9)))
     assert (told(one).busy_age_s, told(one).cpu_millis) == (0, 150)
     for second in range(11, 30):
         one.see(Look(second, 0, cpu_ns=int(1.5e9)))
     assert told(one).busy_age_s == 30 - 1 - told_busy_at(one)
+
+
+def test_nothing_is_told_before_it_is_known_whether_work_goes_on() -> None:
+    """An agent that comes back at a deadline would else end work that it has not had the time to see."""
+    one = tracker()
+    one.see(Look(0, 0, cpu_ns=0))
+    one.see(Look(2, 0, cpu_ns=int(1.9e9)))
+    assert one.tell(2) is None
+    one.see(Look(4, 0, cpu_ns=int(3.8e9)))
+
+    assert told(one).busy_age_s == 0
 
 
 def told_busy_at(of: Tracker) -> float:
