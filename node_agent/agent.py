@@ -17,7 +17,7 @@ from node_agent.boot import Boots
 from node_agent.chore_kinds import HANDLERS
 from node_agent.chores import ChoreRunner
 from node_agent.copies import copy_handlers
-from node_agent.errors import StepError, TakenBack
+from node_agent.errors import Later, StepError, TakenBack
 from node_agent.executor import Executor
 from node_agent.exports import EXPORT, export_handler
 from node_agent.facts import find_facts, store_facts, unknown_facts
@@ -29,12 +29,20 @@ from node_agent.pace import Pace
 from node_agent.parts import Parts
 from node_agent.removal import sweep_all
 from node_agent.reporting import Known, build_report
-from node_agent.results import Results
+from node_agent.results import Results, outdated, unknown
 from node_agent.runtime import Sight
 from node_agent.survey import Surveyor
 from node_agent.watch import PresenceWatch
 from node_agent.workqueue import Lanes, Work, WorkQueue
-from state.wire import Action, NodeFacts, Report, StepFailed, StepProgress, SyncReply, SyncRequest
+from state.wire import (
+    Action,
+    NodeFacts,
+    Report,
+    StepProgress,
+    SyncReply,
+    SyncRequest,
+    UnreadableAction,
+)
 
 REPORT_EVERY_S_MIN = 0.05
 PROGRESS_EVERY_S = 1.0
@@ -161,6 +169,10 @@ class Agent:
             result = self._executor.execute(action, work.taken_back, self._noter(action))
         except TakenBack:
             result = None
+        except Later:
+            self._surveyor.end(action.workspace_id)
+            self._queue.put_back(work, self._parts.images.has_lane)
+            return
         with self._handing_over:
             if result is None:
                 self._results.cancel(action.id)
@@ -291,6 +303,8 @@ class Agent:
                 self._end(reply.taken_back)
                 for action in reply.actions:
                     self._begin(action)
+                for unread in reply.unreadable:
+                    self._refuse(unread)
 
     def _end(self, action_ids: tuple[str, ...]) -> None:
         """Answer for what was taken back: at once for what waits or is not here, else when it has ended."""
@@ -305,9 +319,14 @@ class Agent:
         if self._results.answer_again(action.id):
             self.report_soon()
         elif self._queue.is_outdated(action):
-            self._results.add(_outdated(action))
+            self._results.add(outdated(action))
         elif self._queue.offer(action):
             log.info("action.taken", action=action.id, verb=action.step.verb, target=action.target)
+
+    def _refuse(self, unread: UnreadableAction) -> None:
+        if not self._results.answer_again(unread.id):
+            self._results.add(unknown(unread))
+        self.report_soon()
 
     # ---- the node ------------------------------------------------------------------------------------------
 
@@ -376,12 +395,6 @@ class Agent:
                 log.debug("engine.events_ended", why=error.message)
             self._stopping.wait(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-
-
-def _outdated(action: Action) -> StepFailed:
-    """An answer, not silence: should the database have been set back, it is planned anew."""
-    message = f"A newer step of {action.target} was begun before this one arrived. It was not done."
-    return StepFailed(action_id=action.id, code="superseded", message=message)
 
 
 def _epochs(sight: Sight) -> dict[str, int]:

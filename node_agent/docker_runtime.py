@@ -6,17 +6,18 @@ The API version is negotiated: Debian's 20.10 speaks 1.41, Docker 29 wants at le
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 import docker.errors
 import docker.utils
 from docker.types import IPAMConfig, LogConfig, Mount
 
-from node_agent import docker_reading, labels
-from node_agent.docker_errors import image_error, translated
+from node_agent import docker_pulls, docker_reading, labels
+from node_agent.docker_errors import translated
 from node_agent.docker_files import DockerFiles
 from node_agent.docker_images import DockerImages
+from node_agent.docker_pulls import Attend, PullBounds, PullClient
 from node_agent.docker_version import check_api_version
 from node_agent.errors import Conflict, EngineUnavailable, NotFound
 from node_agent.runtime import (
@@ -39,6 +40,7 @@ FACTS_TRUSTED_S = 10.0
 # Whole trees through the engine: comparing with the image, or unpacking, says nothing for a while.
 TRANSFER_TIMEOUT_S = 900
 CONNECTIONS_MAX = 32
+PULL_BOUNDS = PullBounds(silence_s_max=120.0, total_s_max=3600.0)
 LOG_FILE_MIB_MAX = 2
 LOG_FILES_MAX = 2
 MIB = 1 << 20
@@ -49,12 +51,17 @@ _LIFE_EVENTS = {
     "event": ["create", "start", "die", "oom", "pause", "unpause", "rename", "destroy"],
 }
 
+C = TypeVar("C", bound=docker.APIClient)
+
 
 class DockerRuntime:
     """The containers and volumes of one node, in the engine at `base_url` (None: from the environment)."""
 
-    def __init__(self, node_id: str, base_url: str | None = None) -> None:
+    def __init__(
+        self, node_id: str, base_url: str | None = None, pull_bounds: PullBounds = PULL_BOUNDS
+    ) -> None:
         self._node_id = node_id
+        self._pull_bounds = pull_bounds
         self._base_url = base_url
         self._lock = threading.Lock()
         self._connected: docker.APIClient | None = None
@@ -137,21 +144,12 @@ class DockerRuntime:
         found: dict[str, Any] = self._client().inspect_image(reference)  # type: ignore[no-untyped-call]
         return found
 
-    def pull(self, reference: str) -> None:
-        """Fetch an image from its registry; a reference without a tag means `latest`, never all tags."""
-        tag = None if "@" in reference else reference.rpartition(":")[2]
-        has_tag = tag is not None and tag != reference and "/" not in tag
-        name = reference.removesuffix(f":{tag}") if has_tag else reference
-        with translated(f"pull the image {reference!r}"):
-            try:
-                said = self._client().pull(
-                    name, tag=tag if has_tag else None if tag is None else "latest", stream=True, decode=True
-                )
-                trouble = [line["error"] for line in said if "error" in line]
-            except docker.errors.APIError as error:
-                raise image_error(reference, error.explanation or str(error)) from error
-        if trouble:
-            raise image_error(reference, trouble[-1])
+    def pull(self, reference: str, attend: Attend) -> None:
+        """Fetch an image from its registry, within bounds."""
+        with self._lock:
+            self._check_open()
+            client = self._connected_as(PullClient, CALL_TIMEOUT_S)
+        docker_pulls.pull(client, reference, self._pull_bounds, attend)
 
     def create(self, plan: ContainerPlan) -> Container:
         """Make a container from the image id, with its limits, and leave it stopped."""
@@ -320,8 +318,11 @@ class DockerRuntime:
             raise EngineUnavailable("The agent is stopping. The step will be asked for again.")
 
     def _connect(self, timeout_s: int = CALL_TIMEOUT_S) -> docker.APIClient:
+        return self._connected_as(docker.APIClient, timeout_s)
+
+    def _connected_as(self, kind: type[C], timeout_s: int) -> C:
         where = {"base_url": self._base_url} if self._base_url else docker.utils.kwargs_from_env()
-        client = docker.APIClient(
+        client = kind(
             version="auto",
             timeout=timeout_s,
             num_pools=CONNECTIONS_MAX,

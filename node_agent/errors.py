@@ -66,6 +66,12 @@ class ImageNotFound(StepError):
     permanent = True
 
 
+class PullTimeout(StepError):
+    """An image does not come from its registry, or too slowly."""
+
+    code = "image_pull_timeout"
+
+
 class StaleEpoch(StepError):
     """The action is of an earlier placement than one this node has seen (LAW 5)."""
 
@@ -76,6 +82,10 @@ class ProofVoid(StepError):
     """The proof that a copy may go does not hold when looked at live. The copy is kept (LAW 8)."""
 
     code = "proof_void"
+
+
+class Later(Exception):
+    """The step is one of too many of its kind just now. It has had no effect, and is begun again."""
 
 
 class TakenBack(Exception):

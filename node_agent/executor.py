@@ -4,7 +4,7 @@ import threading
 
 import structlog
 
-from node_agent.errors import StepError, TakenBack
+from node_agent.errors import Later, StepError, TakenBack
 from node_agent.host import disk_errors
 from node_agent.look import look
 from node_agent.parts import Fence, Parts, ProgressNote, no_note
@@ -27,7 +27,7 @@ class Executor:
     def execute(
         self, action: Action, taken_back: threading.Event | None = None, note: ProgressNote = no_note
     ) -> StepDone | StepFailed:
-        """Bring about the action's end state, from whatever is there. Raises TakenBack, nothing else."""
+        """Bring about the action's end state, from whatever is there. Raises TakenBack, Later."""
         logger = log.bind(action=action.id, verb=action.step.verb, target=action.target, epoch=action.epoch)
         try:
             done = self._carry_out(action, taken_back or threading.Event(), note)
@@ -36,6 +36,9 @@ class Executor:
             return _failed(action, error)
         except TakenBack:
             logger.info("action.taken_back")
+            raise
+        except Later:
+            logger.debug("action.later")
             raise
         except Exception as error:  # one bad thing stays one bad thing (LAW 12)
             logger.exception("action.broke")

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
@@ -16,13 +17,15 @@ from node_agent.archive.image_store import (
     read_image,
     renew,
 )
-from node_agent.errors import StepError
+from node_agent.errors import Later, StepError
 from node_agent.runtime import Runtime
 from node_agent.store import Store, StoreError
 
 LOOK_EVERY_S = 300.0
 # Far below the day after which what nobody has written to may be taken for forgotten.
 RENEW_EVERY_S = 6 * 3600.0
+# An image that does not come must not keep a node's workers from everything else (LAW 12).
+COMING_AT_ONCE_MAX = 4
 _PINNED = "sha256:"
 
 log = structlog.get_logger(__name__)
@@ -38,6 +41,25 @@ class Images:
         self._kept_at_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._owed: set[str] = set()
+        self._coming = 0
+
+    @contextmanager
+    def lane(self) -> Iterator[None]:
+        """One image may come, from wherever, while the block runs. Raises Later where too many do."""
+        with self._lock:
+            if self._coming >= COMING_AT_ONCE_MAX:
+                raise Later
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming -= 1
+
+    def has_lane(self) -> bool:
+        """One more image may come now."""
+        with self._lock:
+            return self._coming < COMING_AT_ONCE_MAX
 
     def fetch(self, image_id: str, note: Callable[[int, int], None]) -> bool:
         """Load a pinned image from the store, as far as its layers are not here. False where it is not kept.

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from node_agent.agent import Agent
 from node_agent.archive.memory import Memory
 from node_agent.archives import Archives
+from node_agent.docker_pulls import PullBounds
 from node_agent.docker_runtime import DockerRuntime
 from node_agent.facts import agent_version, outgoing_mtu_bytes
 from node_agent.failpoints import VARIABLE, Failpoints
@@ -85,7 +86,8 @@ def make_parts(settings: Settings) -> Parts:
     blocked = (*settings.blocked_networks, *_addresses_of(settings.gateway_url))
     mtu_bytes = settings.pod_mtu_bytes or outgoing_mtu_bytes()
     name_servers = name_servers_of(RESOLV_CONF.read_text()) if RESOLV_CONF.exists() else ()
-    runtime = points.around(DockerRuntime(settings.node_id, settings.docker_host), "runtime")
+    bounds = PullBounds(settings.pull_silence_s_max, settings.pull_timeout_s_max)
+    runtime = points.around(DockerRuntime(settings.node_id, settings.docker_host, bounds), "runtime")
     ways = Ways(runtime, settings.archive_way, settings.data_dir / "scratch")
     ways.sweep()
     return Parts(

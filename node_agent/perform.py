@@ -51,7 +51,7 @@ class Performer:
         self._note = note
 
     def perform(self, step: Primitive) -> ArchiveMade | None:
-        """Do it. Returns what was committed, for save steps. Raises StepError or TakenBack."""
+        """Do it. Returns what was committed, for save steps. Raises StepError, TakenBack, Later."""
         self._fence.check()
         if isinstance(step, SaveContainer | SaveVolume):
             return self._save(step)
@@ -144,16 +144,20 @@ class Performer:
         step = self._action.step
         assert isinstance(step, CreatePod | RestorePod)
         wanted = image_wanted(self._parts, step)
-        if self._parts.images.fetch(wanted, partial(self._note, "fetching the image")):
-            return
-        self._note("pulling the image", 0, None)
-        self._parts.runtime.pull(spec.image)
+        with self._parts.images.lane():
+            if self._parts.images.fetch(wanted, partial(self._note, "fetching the image")):
+                return
+            self._parts.runtime.pull(spec.image, self._attend_pull)
         if self._parts.runtime.image_id(wanted) is None:
             raise ImageNotFound(
                 f"The pod was made of the image {wanted}, which is neither on the node nor in the store; "
                 f"{spec.image!r} now names another one. Load the old image on the node (docker load), or "
                 "pull it by digest."
             )
+
+    def _attend_pull(self, done_bytes: int, total_bytes: int | None) -> None:
+        self._fence.check()
+        self._note("pulling the image", done_bytes, total_bytes)
 
     def _make_container(self, spec: PodSpec, image_id: str, source: ArchiveSource | None) -> None:
         action, runtime = self._action, self._parts.runtime

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from state.wire import CANCELLED, RESULTS_PER_SYNC_MAX, StepFailed, StepResult
+from node_agent.facts import agent_version
+from state.wire import CANCELLED, RESULTS_PER_SYNC_MAX, Action, StepFailed, StepResult, UnreadableAction
 
 # Of so many answered actions, the newest, the answer is known: a copy of one may come late, and must not be
 # begun again. A node has 64 open at a time.
@@ -51,3 +52,18 @@ class Results:
                 self._accepted[action_id] = result
         while len(self._accepted) > ANSWERS_REMEMBERED_MAX:
             del self._accepted[next(iter(self._accepted))]
+
+
+def outdated(action: Action) -> StepFailed:
+    """An answer, not silence: should the database have been set back, it is planned anew."""
+    message = f"A newer step of {action.target} was begun before this one arrived. It was not done."
+    return StepFailed(action_id=action.id, code="superseded", message=message)
+
+
+def unknown(unread: UnreadableAction) -> StepFailed:
+    """Not permanent: the next agent may know it."""
+    message = (
+        f"The agent of this node ({agent_version()}) does not know this step of a newer control plane "
+        f"({unread.why}). It was not done. Nothing is lost: upgrade the node's agent."
+    )
+    return StepFailed(action_id=unread.id, code="step_unknown", message=message)

@@ -4,7 +4,7 @@
 Nothing here does I/O.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -267,8 +267,9 @@ class Runtime(Protocol):
         """The id of an image that is on the node, by reference or id."""
         ...
 
-    def pull(self, reference: str) -> None:
-        """Fetch an image. Raises ImageNotFound."""
+    def pull(self, reference: str, attend: Callable[[int, int | None], None]) -> None:
+        """Fetch an image. `attend` is told of the bytes so far, and of how many, all the time: what it raises
+        ends the pull. Raises ImageNotFound, PullTimeout."""
 
     def create(self, plan: ContainerPlan) -> Container:
         """Make a container; it is not started. Raises Conflict where the name is taken."""

@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     # What all chores of this node together may read from the store a second.
     chore_bytes_per_s: Annotated[int, Field(gt=0)] = 32_000_000
     queue_length_max: Annotated[int, Field(gt=0)] = 256
+    # A pull is given up when nothing has come for so long, or when it has taken so long in all.
+    pull_silence_s_max: Annotated[float, Field(gt=0)] = 120.0
+    pull_timeout_s_max: Annotated[float, Field(gt=0)] = 3600.0
     start_timeout_s_max: Annotated[float, Field(gt=0)] = 60.0
     sync_wait_s: Annotated[float, Field(ge=0, le=SYNC_WAIT_S_MAX)] = 10.0
     stop_grace_s: Annotated[float, Field(ge=0)] = 20.0

@@ -4,7 +4,7 @@ A workspace step runs alone in its workspace; steps of different pods of one wor
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -27,11 +27,13 @@ class Lanes:
 
 @dataclass(slots=True)
 class Work:
-    """An action in hand. `taken_back` is set when nobody wants it any more; `begun` once a worker has it."""
+    """An action in hand. `taken_back` is set when nobody wants it any more; `begun` once a worker has it;
+    `waits` while it cannot go on before another has come to its end."""
 
     action: Action
     taken_back: threading.Event = field(default_factory=threading.Event)
     begun: bool = False
+    waits: bool = False
 
 
 class WorkQueue:
@@ -76,6 +78,15 @@ class WorkQueue:
         """The action is no longer in hand."""
         with self._changed:
             self._works.pop(work.action.id, None)
+            for other in self._works.values():
+                other.waits = False
+            self._changed.notify_all()
+
+    def put_back(self, work: Work, has_lane: Callable[[], bool]) -> None:
+        """It was one of too many of its kind: it is begun again when another has come to its end, or at once
+        if it has a lane by now."""
+        with self._changed:
+            work.begun, work.waits = False, not has_lane()
             self._changed.notify_all()
 
     def take_back(self, action_ids: Iterable[str]) -> tuple[str, ...]:
@@ -113,7 +124,7 @@ class WorkQueue:
     def may_run(self, work: Work) -> bool:
         """Nothing that has begun stands in its way."""
         with self._changed:
-            if work.begun or work.action.workspace_id in self._held:
+            if work.begun or work.waits or work.action.workspace_id in self._held:
                 return False
             begun = [other.action for other in self._works.values() if other.begun]
             excluded = any(_exclude(work.action, other) for other in begun)

@@ -6,9 +6,9 @@ No SQL is imported here: nodes hold no database credentials.
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from state.chore_wire import ChoresDown, ChoresUp
 from state.model import Observed, WorkspaceObserved
@@ -24,6 +24,7 @@ PODS_PER_REPORT_MAX = 2000
 # (`after`); or another machine is heard under the node's name.
 BEGIN_ANEW = "begin_anew"
 OTHER_MACHINE = "other_machine"
+UNREADABLE_CHARS_MAX = 1000
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -321,11 +322,20 @@ class SyncRequest(Wire):
     shut_out_s: Annotated[float, Field(ge=0)] = 0.0
 
 
+class UnreadableAction(Wire):
+    """An action that this version cannot read, for a newer one has sent it."""
+
+    id: str
+    why: str
+
+
 class SyncReply(Wire):
     """The gateway's half of a sync."""
 
     protocol: int = PROTOCOL
     actions: tuple[Action, ...] = ()
+    # Found by whoever reads the message, and sent by nobody.
+    unreadable: Annotated[tuple[UnreadableAction, ...], Field(exclude=True)] = ()
     # Actions that are no longer wanted: the node stops working on them, and answers also for those it lacks.
     taken_back: tuple[str, ...] = ()
     # Results that are safely in the database and need not be sent again.
@@ -335,9 +345,38 @@ class SyncReply(Wire):
     epochs: dict[str, int] = {}
     presence: PresenceDown = PresenceDown()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _set_aside(cls, message: Any) -> Any:
+        """One action that cannot be read must not keep the others from their node (LAW 12)."""
+        if not isinstance(message, dict) or not isinstance(message.get("actions"), list):
+            return message
+        aside = [found for found in map(_unreadable, message["actions"]) if found is not None]
+        unread = {found.id for found in aside}
+        read = [sent for sent in message["actions"] if _id_of(sent) not in unread]
+        return message | {"actions": read, "unreadable": aside}
+
 
 class Problem(Wire):
     """Why a sync was refused, as far as an agent acts on it."""
 
     code: str = ""
     after: str = ""
+
+
+def _unreadable(sent: Any) -> UnreadableAction | None:
+    """None also for what does not even have an id: nobody could answer for it."""
+    if _id_of(sent) is None:
+        return None
+    try:
+        Action.model_validate(sent)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        return UnreadableAction(id=sent["id"], why=f"{where}: {problem['msg']}"[:UNREADABLE_CHARS_MAX])
+    return None
+
+
+def _id_of(sent: Any) -> str | None:
+    action_id = sent.get("id") if isinstance(sent, dict) else None
+    return action_id if isinstance(action_id, str) else None

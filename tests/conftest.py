@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = [
     "tests.support.postgres",
     "tests.support.rules",
+    "tests.support.stalling_registry",
     "tests.sim.postgres",
     "tests.support.api_server",
 ]

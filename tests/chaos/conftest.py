@@ -3,10 +3,12 @@
 import os
 
 LONG = (
+    "test_bad_pods.py",
     "test_chore_crashes.py",
     "test_clocks.py",
     "test_engine_faults.py",
     "test_full_data_directory.py",
+    "test_partitions.py",
     "test_store_faults.py",
 )
 

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,18 +26,23 @@ HELD_UP_S = 4.0
 def s3_store(root: Path) -> Iterator[tuple[dict[str, str], FaultyS3]]:
     """An S3 server behind a front that can be told what goes wrong; the environment of its agents."""
     with moto_server(root / "moto.log") as endpoint, faulty_s3(endpoint) as s3:
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).create_bucket(
-            Bucket=BUCKET
-        )
-        yield {"CODEPODS_STORE_URL": f"s3://{BUCKET}?endpoint={s3.url}", **CREDENTIALS}, s3
+        _make_bucket(endpoint)
+        yield _store_at(s3.url), s3
+
+
+def _make_bucket(endpoint: str) -> None:
+    keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
+    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).create_bucket(Bucket=BUCKET)
+
+
+def _store_at(endpoint: str) -> dict[str, str]:
+    return {"CODEPODS_STORE_URL": f"s3://{BUCKET}?endpoint={endpoint}", **CREDENTIALS}
 
 
 @contextmanager
 def behind_gate(database_url: str) -> Iterator[tuple[str, TcpGate]]:
     """A way to the database that can be cut; the connection string that goes through it."""
-    port = urlsplit(database_url).port
-    assert port is not None
+    port = _port_of(database_url)
     with tcp_gate(port) as gate:
         yield database_url.replace(f":{port}/", f":{gate.port}/"), gate
 
@@ -77,3 +83,38 @@ def faulty_site(db: Database, database_url: str, root: Path) -> Iterator[tuple[S
                     "database answers late": hold_up,
                 },
             )
+
+
+@dataclass
+class Ways:
+    """A site each of whose nodes reaches the control plane, and all of which reach the store, by a gate."""
+
+    site: Site
+    control: dict[str, TcpGate]
+    store: TcpGate
+
+
+@contextmanager
+def gated_site(db: Database, database_url: str, root: Path, lease_s: float) -> Iterator[Ways]:
+    """Two nodes with gates on their ways; a node that is quiet for `lease_s` is silent."""
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(moto_server(root / "moto.log"))
+        _make_bucket(endpoint)
+        store = stack.enter_context(tcp_gate(_port_of(endpoint)))
+        environment = _store_at(f"http://127.0.0.1:{store.port}") | {"CODEPODS_AGENT_SYNC_WAIT_S": "1"}
+        site = stack.enter_context(
+            two_nodes(db, database_url, root, environment, node_silent_after=lease_s, backoff_max=2)
+        )
+        control = {}
+        for agent in site.agents:
+            gate = stack.enter_context(tcp_gate(_port_of(site.reconciler.url)))
+            agent.kill()
+            agent.start(gateway_url=f"http://127.0.0.1:{gate.port}")
+            control[agent.node.node_id] = gate
+        yield Ways(site, control, store)
+
+
+def _port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port

@@ -152,7 +152,7 @@ CALLS: dict[str, Callable[..., object]] = {
     "image_id": lambda engine: engine.runtime.image_id(engine.reference),
     "image_of_id": lambda engine: engine.runtime.image_id(engine.image_id),
     "image_elsewhere": lambda engine: engine.runtime.image_id(ELSEWHERE),
-    "pull_elsewhere": lambda engine: engine.runtime.pull(ELSEWHERE),
+    "pull_elsewhere": lambda engine: engine.runtime.pull(ELSEWHERE, lambda done, total: None),
 }
 
 STORIES: dict[str, list[Call]] = {

@@ -8,6 +8,7 @@ _LAWS = "tests/integration/test_agent_laws.py"
 _CYCLE = "tests/integration/test_agent_cycle.py"
 _CRASHES = "tests/integration/test_agent_crashes.py"
 _REPORTING = "tests/unit/node_agent/test_reporting.py"
+_NEWER = "tests/integration/test_newer_versions.py"
 _FIREWALL = "tests/unit/node_agent/test_firewall.py"
 
 AGENT_MUTANTS: tuple[Mutant, ...] = (
@@ -146,6 +147,38 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         "                return sum(other.step.verb in verbs for other in begun) < at_once_max",
         "                return True",
         ("tests/unit/node_agent/test_workqueue.py::test_uploads_and_starts_wait_for_their_lane",),
+    ),
+    Mutant(
+        "the pull of an image has no end",
+        "LAW 12",
+        "node_agent/docker_pulls.py",
+        "        if time.monotonic() > ends_at:",
+        "        if False:",
+        ("tests/integration/test_image_pulls.py::test_a_pull_that_takes_too_long_in_all_is_given_up",),
+    ),
+    Mutant(
+        "who waits for an image is begun again at once, and again",
+        "LAW 12",
+        "node_agent/workqueue.py",
+        "            work.begun, work.waits = False, not has_lane()",
+        "            work.begun, work.waits = False, False",
+        ("tests/unit/node_agent/test_workqueue.py::test_what_is_put_back_goes_on_when_another_has_ended",),
+    ),
+    Mutant(
+        "who waits for an image is never begun again",
+        "LAW 10",
+        "node_agent/workqueue.py",
+        "                other.waits = False",
+        "                pass",
+        ("tests/unit/node_agent/test_workqueue.py::test_what_is_put_back_goes_on_when_another_has_ended",),
+    ),
+    Mutant(
+        "a step of a newer version keeps all others from their node",
+        "LAW 12",
+        "state/wire.py",
+        '        return message | {"actions": read, "unreadable": aside}',
+        "        return message",
+        (f"{_NEWER}::test_a_step_that_cannot_be_read_keeps_no_other_from_its_node",),
     ),
     Mutant(
         "pods reach each other and the metadata address",

@@ -109,7 +109,7 @@ class SimDocker(SimMachine):
     def _has_image(self, reference: str) -> bool:
         return reference in (REFERENCE, IMAGE_ID) and not self.has("image_gone")
 
-    def pull(self, reference: str) -> None:
+    def pull(self, reference: str, attend: Callable[[int, int | None], None]) -> None:
         """See Runtime."""
 
         def effect() -> None:

@@ -14,6 +14,7 @@ from node_agent import labels
 from node_agent.archive.memory import Memory
 from node_agent.archives import Archives
 from node_agent.directory_store import DirectoryStore
+from node_agent.docker_pulls import PullBounds
 from node_agent.docker_runtime import DockerRuntime
 from node_agent.executor import Executor
 from node_agent.facts import outgoing_mtu_bytes
@@ -87,7 +88,8 @@ class DockerNode:
 
     def _parts(self) -> Parts:
         name_servers = name_servers_of(Path("/etc/resolv.conf").read_text())
-        runtime = DockerRuntime(self.node_id, self.settings.docker_host)
+        bounds = PullBounds(self.settings.pull_silence_s_max, self.settings.pull_timeout_s_max)
+        runtime = DockerRuntime(self.node_id, self.settings.docker_host, bounds)
         return Parts(
             settings=self.settings,
             runtime=runtime,

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 CHUNK_BYTES = 1 << 16
 
@@ -18,8 +18,9 @@ class TcpGate:
         self._lock = threading.Lock()
         self._passing: set[socket.socket] = set()
         self._refusing = False
-        self._flowing = threading.Event()
-        self._flowing.set()
+        self._requests, self._answers = threading.Event(), threading.Event()
+        self._requests.set()
+        self._answers.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -34,19 +35,29 @@ class TcpGate:
         """Nobody passes while the block runs, and what was open is cut."""
         self._refusing = True
         self.cut()
-        yield
-        self._refusing = False
+        try:
+            yield
+        finally:
+            self._refusing = False
 
     @contextmanager
     def held_up(self) -> Iterator[None]:
         """Connections stay open while the block runs, and not a byte arrives; afterwards all do."""
-        self._flowing.clear()
-        yield
-        self._flowing.set()
+        with self.answers_held_up(), self.requests_held_up():
+            yield
+
+    def answers_held_up(self) -> AbstractContextManager[None]:
+        """What is asked arrives, and what is answered does not, while the block runs; afterwards it does."""
+        return _held_up(self._answers)
+
+    def requests_held_up(self) -> AbstractContextManager[None]:
+        """What is answered arrives, and nothing that is asked, while the block runs; afterwards it does."""
+        return _held_up(self._requests)
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self._flowing.set()
+        self._requests.set()
+        self._answers.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
@@ -68,22 +79,31 @@ class TcpGate:
             return
         with self._lock:
             self._passing |= {near, far}
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back = threading.Thread(target=self._pump, args=(far, near, self._answers), daemon=True)
         back.start()
-        self._pump(near, far)
+        self._pump(near, far, self._requests)
         back.join()
         with self._lock:
             self._passing -= {near, far}
         near.close()
         far.close()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, flowing: threading.Event) -> None:
         with suppress(OSError):  # either end was cut
             while data := source.recv(CHUNK_BYTES):
-                self._flowing.wait()
+                flowing.wait()
                 target.sendall(data)
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def _held_up(flowing: threading.Event) -> Iterator[None]:
+    flowing.clear()
+    try:
+        yield
+    finally:
+        flowing.set()
 
 
 @contextmanager

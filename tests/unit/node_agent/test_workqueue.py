@@ -133,3 +133,36 @@ def test_nothing_begins_where_somebody_is_alone() -> None:
     after = queue.take()
     assert after is not None
     assert after.action.id == "1"
+
+
+@given(ACTIONS, st.data())
+def test_what_is_put_back_goes_on_when_another_has_ended(actions: list[Action], data: st.DataObject) -> None:
+    """Whatever is put back, and how often, everything ends once, and a worker never waits with all idle."""
+    queue = WorkQueue(LANES)
+    for each in actions:
+        queue.offer(each)
+    ended, coming = [], 0
+    while queue.in_hand():
+        begun = begin_all(queue)
+        assert begun
+        for work in begun:
+            if coming and data.draw(st.booleans()):
+                queue.put_back(work, lambda: False)
+                assert not queue.may_run(work)
+                continue
+            coming += 1
+            ended.append(work)
+        while coming:
+            queue.finish(ended[-coming])
+            coming -= 1
+    assert sorted(work.action.id for work in ended) == sorted(a.id for a in actions)
+
+
+def test_what_is_put_back_while_a_lane_is_free_goes_on_at_once() -> None:
+    """Who was in its way has ended before it was put back: nobody else would wake it."""
+    queue = WorkQueue(LANES)
+    queue.offer(action("1", "w-a", "p-1"))
+    work = queue.take()
+    assert work is not None
+    queue.put_back(work, lambda: True)
+    assert queue.take() is work
