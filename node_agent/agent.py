@@ -338,7 +338,8 @@ class Agent:
             Freezer(self._parts.runtime, self._parts.settings.data_dir / FROZEN).thaw()
             swept = sweep_all(self._parts)
             sight = self._parts.runtime.look()
-            self._parts.journal.see_all(_epochs(sight))
+            everything = (*sight.containers, *sight.volumes)
+            self._parts.journal.see_all(labels.highest_epochs(found.labels for found in everything))
         except (StepError, OSError) as error:
             log.warning("agent.cannot_adopt", why=str(error))
             return
@@ -395,16 +396,3 @@ class Agent:
                 log.debug("engine.events_ended", why=error.message)
             self._stopping.wait(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
-
-
-def _epochs(sight: Sight) -> dict[str, int]:
-    """The highest epoch that is written on anything here, by workspace."""
-    highest: dict[str, int] = {}
-    everything = [found.labels for found in sight.containers] + [found.labels for found in sight.volumes]
-    for written in everything:
-        try:
-            read = labels.read_volume(written)
-        except labels.Unreadable:
-            continue
-        highest[read.workspace] = max(read.epoch, highest.get(read.workspace, 0))
-    return highest

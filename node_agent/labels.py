@@ -3,7 +3,7 @@
 Names are for people and for uniqueness; identity is in the labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 NODE = "codepods.node"
@@ -119,3 +119,15 @@ def is_partial(name: str) -> bool:
 def volume_name(workspace_id: str, epoch: int) -> str:
     """A workspace volume's name."""
     return f"codepods-{workspace_id}-e{epoch}"
+
+
+def highest_epochs(everything: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    """The highest epoch that is written on anything of these, by workspace."""
+    highest: dict[str, int] = {}
+    for written in everything:
+        try:
+            read = read_volume(written)
+        except Unreadable:
+            continue
+        highest[read.workspace] = max(read.epoch, highest.get(read.workspace, 0))
+    return highest

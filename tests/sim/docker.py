@@ -1,6 +1,6 @@
 """A node's engine and disk in memory, behind production's ports: the truth, which survives the agent."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
