@@ -338,8 +338,8 @@ class Agent:
             Freezer(self._parts.runtime, self._parts.settings.data_dir / FROZEN).thaw()
             swept = sweep_all(self._parts)
             sight = self._parts.runtime.look()
-            everything = (*sight.containers, *sight.volumes)
-            self._parts.journal.see_all(labels.highest_epochs(found.labels for found in everything))
+            written = [c.labels for c in sight.containers] + [v.labels for v in sight.volumes]
+            self._parts.journal.see_all(labels.highest_epochs(written))
         except (StepError, OSError) as error:
             log.warning("agent.cannot_adopt", why=str(error))
             return
