@@ -16,6 +16,7 @@ def replace_file(target: Path, text: str, *, mode: int, gid: int = -1, lasting: 
             if lasting:
                 os.fsync(temporary.fileno())
             Path(temporary.name).replace(target)
+        # Whatever stops it, a signal too: what was begun must not stay beside the file.
         except BaseException:
             Path(temporary.name).unlink(missing_ok=True)
             raise

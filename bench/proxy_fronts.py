@@ -223,6 +223,7 @@ def ours(site: Site, name: str, *, tls: bool = True) -> Iterator[Front]:
         worker_processes=1,
         worker_connections=WORKER_CONNECTIONS,
         http2_directive=install.http2_directive,
+        perl_module=install.perl_module,
         tls=tls,
         trusted_peers=() if tls else ("127.0.0.1/32",),
     )

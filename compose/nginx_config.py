@@ -23,6 +23,7 @@ from state.revoked import KEPT_S, REVOKED_FILE
 
 SOURCES = Path(__file__).resolve().parent.parent / "nginx_njs"
 MODULE_NAME = "ngx_http_js_module.so"
+PERL_MODULE_NAME = "ngx_http_perl_module.so"
 # Where distributions put modules, if `nginx -V` does not say.
 MODULE_DIRECTORIES = (
     "/usr/lib/nginx/modules",
@@ -87,6 +88,8 @@ class NginxInstall:
     binary: str
     module: Path
     version: tuple[int, ...]
+    # With it the gate's yes is kept in the workers' memory, without it by proxy_cache: docs/decisions/0024.
+    perl_module: Path | None = None
 
     @property
     def http2_directive(self) -> bool:
@@ -141,6 +144,8 @@ class NginxSettings:
     # host:port of a UDP listener that is told of each socket's opening and end; None: nobody is.
     hints_address: str | None = None
     http2_directive: bool = False
+    # None: the gate's yes is kept by proxy_cache.
+    perl_module: Path | None = None
 
     @property
     def revoked(self) -> Path:
@@ -187,6 +192,7 @@ def _checks(s: NginxSettings) -> list[tuple[str, bool]]:
     first, last = s.upstream_ports
     return [
         *((name, _SAFE_PATH.fullmatch(str(getattr(s, name))) is not None) for name in paths),
+        ("perl_module", s.perl_module is None or bool(_SAFE_PATH.fullmatch(str(s.perl_module)))),
         ("runtime", len(str(s.runtime)) <= RUNTIME_LENGTH_MAX),
         ("ports_directory", s.ports_directory is None or bool(_SAFE_PATH.fullmatch(str(s.ports_directory)))),
         ("public_host", _HOST_NAME.fullmatch(s.public_host) is not None),
@@ -241,14 +247,22 @@ def _listen_form(settings: NginxSettings) -> str:
 def find_nginx(
     binary: str = "nginx", module_directories: tuple[str, ...] = MODULE_DIRECTORIES
 ) -> NginxInstall:
-    """The nginx on PATH and its njs module. Raises `NginxConfigError` when one of them is missing."""
+    """The nginx on PATH and its modules. Raises `NginxConfigError` when it is missing, or has no njs."""
     found = shutil.which(binary)
     if found is None:
         raise NginxConfigError(
             f"{binary} is not on PATH. Install it: apt-get install nginx libnginx-mod-http-js (Debian)"
         )
     told = subprocess.run([found, "-V"], check=True, capture_output=True, text=True, timeout=10).stderr
-    return NginxInstall(found, _find_module(told, module_directories), _version(told))
+    match = re.search(r"--modules-path=(\S+)", told)
+    directories = [*([match.group(1)] if match else []), *module_directories]
+    module = _find_module(MODULE_NAME, directories)
+    if module is None:
+        raise NginxConfigError(
+            f"nginx has no njs module: {MODULE_NAME} is in none of {', '.join(dict.fromkeys(directories))}. "
+            "Install it: apt-get install libnginx-mod-http-js (Debian), nginx-module-njs (nginx.org)"
+        )
+    return NginxInstall(found, module, _version(told), _find_module(PERL_MODULE_NAME, directories))
 
 
 def _version(told: str) -> tuple[int, ...]:
@@ -256,17 +270,9 @@ def _version(told: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else (0, 0, 0)
 
 
-def _find_module(told: str, known: tuple[str, ...]) -> Path:
-    match = re.search(r"--modules-path=(\S+)", told)
-    directories = [match.group(1), *known] if match else list(known)
-    for directory in directories:
-        module = Path(directory) / MODULE_NAME
-        if module.exists():
-            return module
-    raise NginxConfigError(
-        f"nginx has no njs module: {MODULE_NAME} is in none of {', '.join(dict.fromkeys(directories))}. "
-        "Install it: apt-get install libnginx-mod-http-js (Debian), nginx-module-njs (nginx.org's packages)"
-    )
+def _find_module(name: str, directories: list[str]) -> Path | None:
+    modules = (Path(directory) / name for directory in directories)
+    return next((module for module in modules if module.exists()), None)
 
 
 def prepare(settings: NginxSettings) -> Path:
@@ -279,7 +285,7 @@ def prepare(settings: NginxSettings) -> Path:
         (prefix / directory).mkdir(parents=True, exist_ok=True)
     for read_by_workers in ("njs", "pages"):
         (prefix / read_by_workers).chmod(0o755)
-    for source in SOURCES.glob("*.js"):
+    for source in (*SOURCES.glob("*.js"), SOURCES / "kept.pm"):
         _copy(source, prefix / "njs" / source.name)
     for source in (SOURCES / "pages").iterdir():
         _copy(source, prefix / "pages" / source.name)

@@ -108,6 +108,7 @@ def front_door(environment: Environment, certificates: Certificates) -> list[Pro
             hints_address=f"127.0.0.1:{environment.ports.hints}",
             worker_user=nginx_worker_user(),
             http2_directive=install.version >= HTTP2_DIRECTIVE_SINCE,
+            perl_module=install.perl_module,
         )
         prepare(settings)
     except NginxConfigError as error:

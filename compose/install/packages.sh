@@ -1,6 +1,8 @@
 # Packages of the distribution: only what is missing, and no service is started by it. Sourced by install.sh.
 
 nginx_module=ngx_http_js_module.so
+# With it the gate's yes is kept in memory; without it all works, at a higher price for each request.
+nginx_perl_module=ngx_http_perl_module.so
 trust_bundle=/etc/ssl/certs/ca-certificates.crt
 apt_lock_wait_s=300
 packages=()
@@ -10,7 +12,7 @@ has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/
 has_nginx_module() {
     local directory
     for directory in /usr/lib/nginx/modules /usr/share/nginx/modules /usr/lib64/nginx/modules /etc/nginx/modules; do
-        if [ -e "$directory/$nginx_module" ]; then return; fi
+        if [ -e "$directory/$1" ]; then return; fi
     done
     return 1
 }
@@ -21,7 +23,8 @@ has_browser() {
 
 look_for_packages() {
     has nginx || packages+=(nginx)
-    has_nginx_module || packages+=(libnginx-mod-http-js)
+    has_nginx_module "$nginx_module" || packages+=(libnginx-mod-http-js)
+    has_nginx_module "$nginx_perl_module" || packages+=(libnginx-mod-http-perl)
     has iptables || packages+=(iptables)
     has tar || packages+=(tar)
     has zstd || packages+=(zstd)

@@ -16,6 +16,9 @@ from tests.support.front import POD_DOMAIN, Front
 
 REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 421, 429, 494, 501})
 
+# No answer at all: nginx waits for more, or closes without a word. None of these attacks is met so.
+SILENCE = 0
+
 SMUGGLING_HEAD = "POST /pods/pod-a/ HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n"
 # Whole requests, as they go over the wire. COOKIE is a good one of pod-a; the end of the head is added.
 REST = " HTTP/1.1\r\nHost: HOST\r\nCOOKIE"
@@ -57,11 +60,11 @@ def socket_status(front: Front, headers: list[tuple[str, str]]) -> int:
 
 
 def raw_status(front: Front, request: str) -> int:
-    """How these bytes are answered; a connection that is closed without a word counts as 400."""
+    """How these bytes are answered; `SILENCE` when the connection is closed, or waits, without a word."""
     name, cookie = front.cookie("pod-a")
     whole = request.replace("HOST", front.nginx.host).replace("DOMAIN", POD_DOMAIN)
     answer = front.nginx.say(whole.replace("COOKIE", f"{name}: {cookie}").encode())
-    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else 400
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else SILENCE
 
 
 def after_revocation(front: Front, kind: Kind, subject: str, use: str) -> int:
@@ -116,7 +119,7 @@ def from_page(front: Front, method: str, origin: str | None, site: str | None) -
     return status_of(front, method, [*headers, *([("Sec-Fetch-Site", site)] if site else [])])
 
 
-def test_no_attack_reaches_a_pod(front: Front) -> None:
+def assert_all_refused(front: Front) -> None:
     """One count of all tables. Afterwards a good cookie still opens: they were not refused with everybody."""
     went_wrong = []
     count = 0
@@ -133,3 +136,8 @@ def test_no_attack_reaches_a_pod(front: Front) -> None:
     assert count > 100
     good = front.cookie("pod-b", user="bob", issued_at=int(time.time()) + 2)
     assert front.nginx.ask("/pods/pod-b/", [good]).status == 200
+
+
+def test_no_attack_reaches_a_pod(front: Front) -> None:
+    """By the way in which this machine's nginx keeps the gate's yes."""
+    assert_all_refused(front)

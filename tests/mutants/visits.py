@@ -1,13 +1,46 @@
-"""Deliberate bugs of the start page and of applications on ports."""
+"""Deliberate bugs of the start page, of applications on ports, and of the gate's yes as it is kept."""
 
 from tests.mutants.runner import Mutant
 
 _START = "tests/integration/test_proxy_start.py"
 _PORTS = "tests/integration/test_proxy_ports.py"
 _VISITS = "tests/integration/test_api_visits.py"
+_KEPT = "tests/njs/test_kept.py"
 _FILES = "tests/integration/test_api_ports.py"
 
 VISIT_MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "a yes is kept for longer than the gate said",
+        "LAW 17",
+        "nginx_njs/kept.pm",
+        "$now <= $entry->[1]",
+        "$now <= $entry->[1] + 60",
+        (f"{_KEPT}::test_nothing_is_said_but_what_was_kept_last_and_is_good_in_this_second",),
+    ),
+    Mutant(
+        "a yes of before a clock was set back counts again",
+        "LAW 17",
+        "nginx_njs/kept.pm",
+        "$now >= $entry->[0] && ",
+        "",
+        (f"{_KEPT}::test_nothing_is_said_but_what_was_kept_last_and_is_good_in_this_second",),
+    ),
+    Mutant(
+        "a yes is kept for all cookies of a pod",
+        "LAW 17",
+        "nginx_njs/nginx.conf.template",
+        'default "$pod_base $pod $app_port $http_cookie";',
+        'default "$pod_base $pod $app_port";',
+        ("tests/integration/test_proxy_defence.py::test_what_was_let_in_lets_in_nothing_else",),
+    ),
+    Mutant(
+        "what browsers have kept grows without a bound",
+        "issue 4",
+        "nginx_njs/kept.pm",
+        "$bytes + $size > $BYTES_MAX || ",
+        "",
+        (f"{_KEPT}::test_memory_is_bounded_and_the_newest_stay",),
+    ),
     Mutant(
         "a frame in another page wakes a pod",
         "issue 4, 6",
@@ -44,8 +77,8 @@ VISIT_MUTANTS: tuple[Mutant, ...] = (
         "what was let in for one port is let in for all",
         "LAW 17",
         "nginx_njs/nginx.conf.template",
-        'proxy_cache_key "$pod_base $pod $app_port $http_cookie";',
-        'proxy_cache_key "$pod_base $pod $http_cookie";',
+        'default "$pod_base $pod $app_port $http_cookie";',
+        'default "$pod_base $pod $http_cookie";',
         (f"{_PORTS}::test_a_public_port_is_open_to_everybody_and_nothing_else_is",),
     ),
     Mutant(

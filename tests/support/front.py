@@ -85,8 +85,8 @@ class Front:
 
 
 @contextmanager
-def front_door(directory: Path) -> Iterator[Front]:
-    """Everything up, on free ports."""
+def front_door(directory: Path, *, perl: bool = True) -> Iterator[Front]:
+    """Everything up, on free ports; the gate's yes kept in memory if this nginx can, and `perl`."""
     keyring = Keyring.new()
     keyring.save(directory / "keyring.json", group=WORKER_USER)
     write_revoked(directory / "keyring.json", Revoked())
@@ -114,6 +114,7 @@ def front_door(directory: Path) -> Iterator[Front]:
             worker_connections=1024,
             hints_address=hints.address,
             http2_directive=install.http2_directive,
+            perl_module=install.perl_module if perl else None,
         )
         with running_nginx(settings) as nginx:
             yield Front(nginx, keyring, {"pod-a": pod_a, "pod-b": pod_b}, api, hints)

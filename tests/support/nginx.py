@@ -21,6 +21,8 @@ from compose.nginx_config import NginxInstall, NginxSettings, command, find_ngin
 START_TIMEOUT_S_MAX = 10.0
 STOP_TIMEOUT_S_MAX = 10.0
 LOG_WAIT_S_MAX = 10.0
+# How long nginx may take for its first word, and how long it is silent when no second answer comes.
+SILENCE_S, PAUSE_S = 20.0, 0.3
 WORKER_USER = "www-data" if os.geteuid() == 0 else None
 
 
@@ -135,7 +137,7 @@ class RunningNginx:
             return Answer(response.status, tuple(response.getheaders()), response.read().decode())
 
     def say(self, raw: bytes) -> bytes:
-        """What nginx answers to these bytes over TLS, up to where it closes or pauses."""
+        """What nginx answers to these bytes over TLS, up to where it closes or pauses; b"": nothing."""
         with (
             socket.create_connection(("127.0.0.1", self.settings.https_port), timeout=5) as plain,
             self.tls.wrap_socket(plain, server_hostname=self.settings.public_host) as secure,
@@ -143,9 +145,10 @@ class RunningNginx:
             secure.sendall(raw)
             answer = b""
             with contextlib.suppress(TimeoutError):
-                secure.settimeout(2)
+                secure.settimeout(SILENCE_S)
                 while chunk := secure.recv(65_536):
                     answer += chunk
+                    secure.settimeout(PAUSE_S)
             return answer
 
     def reload(self) -> None:

@@ -70,11 +70,11 @@ def test_each_shape_is_there_only_if_asked_for() -> None:
 
     assert "/pods/(?<pod>" in plain
     assert "__Host-codepods" not in plain
-    assert 'on "";' in plain
+    assert "Strict-Transport-Security max" not in plain
     assert "listen 0.0.0.0:8443 ssl http2 default_server" in plain
     assert "/pods/(?<pod>" not in full
     assert r"\.pods\.example\.org$" in full
-    assert 'on "max-age=63072000";' in full
+    assert "add_header Strict-Transport-Security max-age=63072000 always;" in full
     assert "listen 0.0.0.0:8080 default_server;" in full
     assert "http2 on;" in full
     assert "ssl http2" not in full
