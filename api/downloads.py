@@ -45,7 +45,7 @@ async def download_pod(call: Call[wire_archives.DownloadQuery, None]) -> Stream:
         held.push_async_callback(_forget, deps, export, call.actor)
         await held.enter_async_context(deps.downloads)
         response = await _begun(deps, export, held)
-    # A caller who hangs up cancels this, which is no `Exception`: the place and the sealed file have to be given back.
+    # A caller who hangs up cancels this, which is no `Exception`: place and sealed file are given back too.
     except BaseException:
         await held.aclose()
         raise
