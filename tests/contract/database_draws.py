@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
 from state.leader import Leadership, LeadershipLost
-from state.model import Limits, Observed, TargetKind, Verb, WorkspaceObserved
+from state.model import ArchiveRef, Limits, Observed, TargetKind, Verb, WorkspaceObserved
 from state.plan import (
     Abandon,
     Condition,
     Decision,
+    GoBack,
     Place,
     Plan,
     PlannedStep,
@@ -116,6 +117,18 @@ class Draws(RuleBasedStateMachine):
         workspace = self.db.workspaces[data.draw(workspaces)]
         return Place(workspace.id, data.draw(nodes), workspace.epoch + data.draw(nearby), "test")
 
+    def _go_back(self, data: st.DataObject) -> GoBack:
+        """Nearly always of a wish that there is, and of what is there now."""
+        rows = list(self.db.restorations.rows.values())
+        workspace = self.db.workspaces[data.draw(workspaces)]
+        if not rows or data.draw(st.integers(0, 4)) == 0:
+            return GoBack(workspace.id, None, 1, None, "test")
+        row = data.draw(st.sampled_from(rows))
+        pod_id = row.target_id if row.target_kind == "pod" else None
+        owner = self.db.pods[pod_id] if pod_id else self.db.workspaces[row.target_id]
+        before = owner.archive.id if owner.archive else None
+        return GoBack(row.workspace_id, pod_id, row.id, before if data.draw(nearby) == 0 else None, "test")
+
     def _release(self, data: st.DataObject) -> Release:
         workspace = self.db.workspaces[data.draw(workspaces)]
         return Release(workspace.id, self._node_of(data, workspace.id), workspace.epoch, "test")
@@ -172,6 +185,13 @@ class Draws(RuleBasedStateMachine):
             step=self._wire_step(data, verb, pod_id or workspace.id),
             reason="test",
         )
+
+    def restoring_step(self, verb: Verb, target: str, ref: ArchiveRef) -> RestorePod | RestoreWorkspace:
+        """From this archive."""
+        source = ArchiveSource(manifest_key=ref.manifest_key, manifest_digest=ref.manifest_digest)
+        if verb is Verb.RESTORE_WORKSPACE:
+            return RestoreWorkspace(archive=source)
+        return RestorePod(spec=PodSpec(name=target, image="image:1"), archive=source)
 
     def _wire_step(self, data: st.DataObject, verb: Verb, target: str) -> Any:
         made = [ref for (of, _), ref in self.db.archives.items() if of == target]

@@ -380,4 +380,25 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "                db.policies.look_at(pod.id)\n",
         "                pass\n",
     ),
+    # ---- going back ----
+    _bug(
+        # Two lines at once: it is looked at again when it is written down.
+        "a pod goes back before what is there is saved",
+        "LAW 8",
+        "reconciler/restoring.py",
+        "    gone = facts.state is Observed.ABSENT and pod.open_action is None",
+        "    gone = True",
+        (
+            "tests/sim/restorations.py",
+            "        if before != line.archive_id_before or held:",
+            "        if before != line.archive_id_before:",
+        ),
+    ),
+    _bug(
+        "a pod that goes back is not put aside",
+        "I6",
+        "reconciler/restoring.py",
+        "(pod.restoration or workspace.restoration)",
+        "workspace.restoration",
+    ),
 )

@@ -43,6 +43,7 @@ MARKS = (
     "other_machine_refused",
     "copy_beside",
     "copy_in_place",
+    "went_back",
     "policy:warned",
     "policy:closed",
     "policy:idle",

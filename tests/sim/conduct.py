@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from node_agent.labels import EPOCH, WORKSPACE
 from reconciler.lead import LEASE
 from state.lifecycle import PodLife, Verdict
-from state.model import WITHDRAWING_VERBS, Desired, Limits, Observed, Placement, Verb
+from state.model import WITHDRAWING_VERBS, ArchiveRef, Desired, Limits, Observed, Placement, Verb
 from state.plan import Abandon, Place, Plan, PlannedStep, Proof, Release
 from state.presence_wire import PodPresence
 from state.transitions import TRANSITIONS, Cause
@@ -208,6 +208,13 @@ class Conduct(Watch):
         if number in self._left[owner.id]:
             raise Violation("I5", f"{owner.id} is at archive {number} again, which it had left")
         self._comes_from[owner.id] = number
+
+    def goes_back(self, owner: PodRow | WorkspaceRow, archive: ArchiveRef) -> None:
+        """See Watch: the one lawful way back from what is whole, and to what was left."""
+        self._marks["went_back"] += 1
+        self._truth.go_back(owner, archive)
+        self._comes_from[owner.id] = archive.number
+        self._left[owner.id].discard(archive.number)
 
     # ---- I7: back-off --------------------------------------------------------------------------------------
 

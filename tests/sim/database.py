@@ -79,6 +79,7 @@ class SimDatabase(SimTables):
         releases += sum([self._abandon(line) for line in plan.abandons])
         taken_back = [row for line in plan.take_backs if (row := self._take_back(line.action_id))]
         enqueued = {step.target for step in plan.steps if self._enqueue(step)}
+        gone_back = {line.workspace_id for line in plan.go_backs if self.restorations.go_back(line)}
         decisions = sum([self._decide(decision) for decision in plan.decisions])
         self._wake_workspaces(plan, sorted({*examined, *_touched(plan)}))
         for step in plan.steps:
@@ -86,6 +87,8 @@ class SimDatabase(SimTables):
                 self.workspaces[step.workspace_id].due_at = now + REFUSED_RETRY
         for row in (row for row in taken_back if row.state is not ActionState.OPEN):
             self.workspaces[row.action.workspace_id].due_at = now
+        for workspace_id in gone_back:
+            self.workspaces[workspace_id].due_at = now
         self.committed()
         refused = len(plan.steps) - len(enqueued)
         return Recorded(places, releases, len(enqueued), len(taken_back), decisions, refused)

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from random import Random
 
-from state.model import Desired
+from state.model import Desired, What
 from tests.sim.schedule import (
     BESIDE,
     DUPLICATE_LATE,
     EXTEND,
+    GO_BACK,
     IN_PLACE,
     LIMIT,
     MEND,
@@ -246,6 +247,23 @@ def visiting(seed: int) -> Schedule:
     return Schedule(seed, drawn.steps, tuple(in_order(faults)))
 
 
+def going_back(seed: int) -> Schedule:
+    """Users come and go, and want back what they had, at any moment and beside any fault."""
+    random, drawn = Random(f"back {seed}"), draw(seed, 4000)
+    faults = [fault for fault in drawn.faults if random.random() < 0.6 or fault.kind.startswith("wish")]
+    for pod_id in PODS:
+        for step in (200, 900, 1700):
+            away = random.choice((Desired.ARCHIVED, Desired.ARCHIVED, Desired.STOPPED))
+            faults.append(Fault(step + random.randrange(200), pod_id, 0, f"wish:{away}"))
+            faults.append(Fault(step + random.randrange(250, 600), pod_id, 0, "wish:running"))
+    for _ in range(14):
+        what, which = random.choice(list(What)), random.random()
+        faults.append(
+            Fault(random.randrange(500, 4000), random.choice(PODS), 0, f"{GO_BACK}:{what}", arg=which)
+        )
+    return Schedule(seed, 4000, tuple(in_order(faults)))
+
+
 # By the last digit of a seed; all other seeds are drawn freely.
 _DIRECTED = {
     0: late_deliveries,
@@ -259,6 +277,10 @@ _DIRECTED = {
 # By the last two digits.
 _DIRECTED_RARELY = {
     14: former_lives,
+    24: going_back,
+    44: going_back,
+    64: going_back,
+    84: going_back,
     16: copied,
     36: decaying,
     54: former_lives,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from node_agent.runtime import Status
-from state.model import Desired, Limits
+from state.model import Desired, Limits, What
 from tests.sim import copied, decay, happenings, visits
 from tests.sim.actors import AgentActor
 from tests.sim.chores import Caretakers
@@ -25,7 +25,7 @@ from tests.sim.machine import SimContainer, at
 from tests.sim.postgres import SimServer
 from tests.sim.reconcilers import ReconcilerActor
 from tests.sim.rest import Rest
-from tests.sim.schedule import BESIDE, IN_PLACE, NODES, PODS, RECONCILERS, Fault, Schedule
+from tests.sim.schedule import BESIDE, GO_BACK, IN_PLACE, NODES, PODS, RECONCILERS, Fault, Schedule
 from tests.sim.scheduler import Armed, Process, Scheduler
 from tests.sim.seams import installed
 from tests.sim.store import SimStore
@@ -213,6 +213,8 @@ class Fleet:
             decay.happen(self, fault)
         elif kind in (BESIDE, IN_PLACE):
             copied.happen(self, fault)
+        elif kind == GO_BACK:
+            happenings.go_back(self, fault, What(detail))
         elif kind in visits.KINDS:
             visits.happen(self, fault)
         else:

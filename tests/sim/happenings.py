@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status
-from state.model import Desired, Failover, Verb
+from state.model import Desired, Failover, Verb, What
 from state.wire import SyncReply
 from tests.sim.docker import SimDocker
 from tests.sim.machine import SimContainer
-from tests.sim.schedule import NODES, PODS, Fault
+from tests.sim.schedule import GO_BACK, NODES, PODS, Fault
 from tests.sim.scheduler import Process
 
 if TYPE_CHECKING:
@@ -104,6 +104,22 @@ def touch(fleet: "Fleet", node_id: str, key: str) -> None:
                 docker.start_now(found.id)
                 fleet.write(docker, found)
                 docker.stop_now(found.id)
+
+
+def go_back(fleet: "Fleet", fault: Fault, what: What) -> None:
+    """To one of its archives. Nobody can promise to find there what a hand has taken out of the store."""
+    if fleet.scheduler.fired["lose_blob"]:
+        return
+    pod = fleet.db.pods[fault.actor]
+    target = pod.workspace_id if what is What.WORKSPACE else pod.id
+    numbers = sorted(number for of, number in fleet.db.archives if of == target)
+    if numbers:
+        before = {other.id: other.generation for other in fleet.db.pods.values()}
+        fleet.db.ask_restore(pod.id, numbers[int(fault.arg * (len(numbers) - 1))], what)
+        for other in fleet.db.pods.values():
+            if other.generation != before[other.id]:
+                fleet.wishes += 1
+                fleet.truth.wished(other.id)
 
 
 def _rename(fleet: "Fleet", fault: Fault) -> None:
@@ -217,6 +233,7 @@ def _lose_blob(fleet: "Fleet", fault: Fault) -> None:
         return
     if (
         fleet.scheduler.fired["disk_lost"]
+        or fleet.scheduler.fired[GO_BACK]
         or fleet.scheduler.fired["node_lost"]
         or fleet.scheduler.fired["failover"]
         or pod.archive is None

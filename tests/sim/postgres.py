@@ -56,6 +56,7 @@ _EMPTY = """
                       AND relname NOT IN ('alembic_version', 'installation') LOOP
             EXECUTE format('DELETE FROM public.%I', one);
         END LOOP;
+        ALTER TABLE restoration ALTER COLUMN id RESTART;
     END $$
 """
 

@@ -16,7 +16,7 @@ from tests.sim.policies import LIMITS, PresenceRow
 from tests.sim.rows import NodeRow, PodRow, WorkspaceRow
 
 # By table and id.
-Rows = dict[str, dict[str, Any]]
+Rows = dict[str, dict[Any, Any]]
 
 _POD_SEEN = tuple(sorted(PodReport.model_fields.keys() - {"pod_id", "workspace_id", "user_id"}))
 _VOLUME_SEEN = tuple(sorted(WorkspaceReport.model_fields.keys() - {"workspace_id", "user_id"}))
@@ -61,6 +61,10 @@ _REAL = {
                {", ".join(Presence.__dataclass_fields__)}
           FROM pod_presence
     """,
+    "restoration": """
+        SELECT id, target_kind, target_id, workspace_id, archive_id, asked_at, from_archive_id, finished_at
+          FROM restoration
+    """,
     "leader": "SELECT id::text AS id, holder, term, expires_at FROM leader",
 }
 
@@ -82,6 +86,7 @@ def mirrored_rows(db: SimDatabase) -> Rows:
         "archive": _archives(db),
         "pod_policy": {key: {"id": key, **asdict(row)} for key, row in db.policies.rows.items()},
         "pod_presence": {key: _presence(key, row) for key, row in db.policies.seen.items()},
+        "restoration": {key: asdict(row) for key, row in db.restorations.rows.items()},
         "leader": _leader(db),
     }
 

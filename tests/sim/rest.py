@@ -80,12 +80,22 @@ class Rest:
                 return f"{node.id} is believed as {node.boot_id}, and {living} is not"
         if self._truth.conduct.usage is not None and (used := self._truth.conduct.usage.amiss()) is not None:
             return used
+        if (wish := self._going_back()) is not None:
+            return wish
         if self._db.open:
             return f"open actions: {sorted(self._db.open)}"
         for workspace in self._db.workspaces.values():
             pods = (pod for pod in self._db.pods.values() if pod.workspace_id == workspace.id)
             if workspace.placement is not None and not any(self._live(pod) for pod in pods):
                 return f"{workspace.id} is still placed on {workspace.placement.node_id}"
+        return None
+
+    def _going_back(self) -> str | None:
+        """Somebody's wish to go back that is not met; a deleted pod goes nowhere."""
+        for row in self._db.restorations.rows.values():
+            pod = self._db.pods.get(row.target_id)
+            if row.finished_at is None and (pod is None or pod.desired is not Desired.DELETED):
+                return f"{row.target_id} is still going back to {row.archive_id}"
         return None
 
     def _live(self, pod: PodRow) -> list[SimContainer]:

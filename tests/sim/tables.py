@@ -11,9 +11,10 @@ from typing import Any
 
 from state.generations import SUSPECTS_PER_HOUR_MAX
 from state.leader import Leadership, LeadershipLost
-from state.model import ActionState, ArchiveRef, Desired, Failover, Placement
+from state.model import ActionState, ArchiveRef, Desired, Failover, Placement, What
 from state.plan import Condition
 from tests.sim.policies import SimPolicies
+from tests.sim.restorations import SimRestorations
 from tests.sim.rows import ActionRow, NodeRow, PodRow, WorkspaceRow, archive_id
 from tests.sim.watch import Watch
 
@@ -45,6 +46,7 @@ class SimTables:
         self._placed: dict[str, set[str]] = {}
         self._room_made = False
         self.policies = SimPolicies(self)
+        self.restorations = SimRestorations(self)
 
     def disconnect(self) -> None:
         """Nothing is connected."""
@@ -100,7 +102,7 @@ class SimTables:
         if pod.desired in (desired, Desired.DELETED):
             return False
         pod.desired = desired
-        self._wished(pod)
+        self.wished(pod)
         return True
 
     def set_failover(self, pod_id: str, failover: Failover) -> bool:
@@ -109,16 +111,21 @@ class SimTables:
         if pod.failover is failover or pod.desired is Desired.DELETED:
             return False
         pod.failover = failover
-        self._wished(pod)
+        self.wished(pod)
         return True
+
+    def ask_restore(self, pod_id: str, number: int, what: What) -> bool:
+        """See state.generations. False when it is refused."""
+        return self.restorations.ask(pod_id, number, what)
 
     def set_desired_by_policy(self, pod_id: str, desired: Desired, reason: str) -> None:
         """The same UPDATE, by a policy, which says why."""
         pod = self.pods[pod_id]
         pod.desired, pod.desired_reason = desired, reason
-        self._wished(pod)
+        self.wished(pod)
 
-    def _wished(self, pod: PodRow) -> None:
+    def wished(self, pod: PodRow) -> None:
+        """The trigger's part of a wish."""
         pod.generation += 1
         pod.desired_at = pod.due_at = self.clock()
         self.policies.look_at(pod.id)

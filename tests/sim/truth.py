@@ -136,7 +136,11 @@ class Truth:
         """A node's disk is gone. What was nowhere else is lost; what its last archive has must not be."""
         before = dict(self.written)
         docker = self.dockers[node_id]
-        held = {found.pod_id for found in docker.containers.values() if found.whole and found.tree.data}
+        held = {
+            found.pod_id
+            for found in docker.containers.values()
+            if found.whole and found.tree.data and not self._is_done_with(found)
+        }
         mine = {found.pod_id for found in docker.containers.values()}
         self.conduct.by_hand |= mine
         self.conduct.destroyed |= mine
@@ -182,6 +186,13 @@ class Truth:
                 self._lengths[owner.id] = [(0.0, len(least))]
         self._dirty = True
 
+    def _is_done_with(self, container: SimContainer) -> bool:
+        """Its pod goes back to an earlier archive, and what it holds is saved: it was about to be removed."""
+        pod = self._db.pods[container.pod_id]
+        open_of = self._db.restorations.open_of
+        goes_back = open_of(pod.id) is not None or open_of(pod.workspace_id) is not None
+        return goes_back and self._saved(pod.id, container.tree.data)
+
     def go_on_without(self, workspace_id: str, pods: Sequence[str]) -> None:
         """A placement was given up: from here on, its users' work is what their last archives have."""
         owners = [self._db.workspaces[workspace_id], *(self._db.pods[pod_id] for pod_id in pods)]
@@ -190,6 +201,18 @@ class Truth:
             if self.written[owner.id] != saved:
                 self.before_loss[owner.id], self.written[owner.id] = self.written[owner.id], saved
                 self._lengths[owner.id] = [(0.0, len(saved))]
+
+    def go_back(self, owner: PodRow | WorkspaceRow, archive: ArchiveRef) -> None:
+        """Somebody wants it as it was: what is there until now must have been saved, and is found there."""
+        written = self.written[owner.id]
+        kept = [ref for (target, _), ref in self._db.archives.items() if target == owner.id]
+        if written and not any(self._holds(owner.id, self.content(ref)) for ref in kept):
+            raise Violation("I2", f"{owner.id} goes back, and what was there is in no archive")
+        whole = archive if self.content(archive) is not None else self._newest_whole(owner, archive.number)
+        saved = (self.content(whole) if whole else None) or b""
+        self.before_loss[owner.id], self.written[owner.id] = b"", saved
+        self._lengths[owner.id] = [(0.0, len(saved))]
+        self._dirty = True
 
     def rots(self, owner: PodRow | WorkspaceRow) -> ArchiveRef | None:
         """Its newest archive is about to rot. None if that would cost more than the one before has."""

@@ -12,8 +12,9 @@ from random import Random
 from typing import Generic, TypeVar, cast
 
 from state import delivery, leader, outbox, reports, silence, snapshot
+from state.generations import ask_restore
 from state.leader import Leadership, LeadershipLost
-from state.model import Desired, Failover, Limits, World
+from state.model import Desired, Failover, Limits, What, World
 from state.nodes import NodeAlive, declare_lost, register, set_cordoned
 from state.outbox import Recorded
 from state.plan import Plan
@@ -23,6 +24,7 @@ from tests.sim.database import SimDatabase
 from tests.sim.ingest import Ingest
 from tests.sim.postgres import ClockedDatabase, DrawnIds, SimServer
 from tests.sim.readback import apart, difference, mirrored_rows, open_ids_of, real_rows
+from tests.sim.restorations import REFUSALS
 from tests.sim.twin_policies import TwinPolicies
 
 T = TypeVar("T")
@@ -154,6 +156,18 @@ class TwinDatabase(SimDatabase):
                 return connection.execute(_FAILOVER, {"pod": pod_id, "wished": failover}).rowcount == 1
 
         return self.both("set_failover", lambda: wish(pod_id, failover), real)
+
+    def ask_restore(self, pod_id: str, number: int, what: What) -> bool:
+        """See SimRestorations; by the API."""
+
+        def real() -> bool:
+            try:
+                ask_restore(self.people, pod_id, number, what, actor="api:test")
+            except REFUSALS:
+                return False
+            return True
+
+        return self.both("ask_restore", lambda: self.restorations.ask(pod_id, number, what), real)
 
     # ---- the reconciler ------------------------------------------------------------------------------------
 

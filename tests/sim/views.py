@@ -74,6 +74,7 @@ def _workspace_view(db: "SimDatabase", row: WorkspaceRow) -> WorkspaceView:
         open_action=open_action.view() if open_action else None,
         failure=row.failure,
         archives_made=db.archives_made(row.id),
+        restoration=db.restorations.view(row.id),
         wished_at=max((pod.desired_at for pod in pods if pod.desired_at), default=None),
     )
 
@@ -98,5 +99,6 @@ def _pod_view(db: "SimDatabase", pod: PodRow, workspace: WorkspaceRow) -> PodVie
         archive=pod.archive,
         open_action=open_action.view() if open_action else None,
         failure=pod.failure,
+        restoration=db.restorations.view(pod.id),
         archives_made=db.archives_made(pod.id),
     )

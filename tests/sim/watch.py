@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 
 from state.lifecycle import PodLife, Verdict
-from state.model import Observed
+from state.model import ArchiveRef, Observed
 from state.plan import Abandon, Place, Plan, PlannedStep, Release
 from state.presence_wire import PodPresence
 from state.wire import SyncRequest
-from tests.sim.rows import ActionRow, PodRow
+from tests.sim.rows import ActionRow, PodRow, WorkspaceRow
 
 
 class Watch:
@@ -57,6 +57,9 @@ class Watch:
 
     def warned(self, life: PodLife, verdict: Verdict) -> None:
         """A policy has had a pod's editors warned."""
+
+    def goes_back(self, owner: PodRow | WorkspaceRow, archive: ArchiveRef) -> None:
+        """A pod or a user's files are about to go back to this archive, because somebody asked."""
 
     def vanished(self, pod_ids: Iterable[str | None]) -> None:
         """It has been told that these are gone, and that nobody ordered it."""
