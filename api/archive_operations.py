@@ -43,7 +43,7 @@ ARCHIVE_OPERATIONS: tuple[AnyOperation, ...] = (
         "Send a tar of files, or an image of a pod: it becomes an archive, to be gone back to.",
         query=wire_archives.ImportQuery,
         body=NO_BODY,
-        codes=("too_many_waiting", "import_failed"),
+        codes=("too_many_waiting", "import_failed", "import_cut"),
         takes_stream="application/x-tar",
     ),
     operation(

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from api import wire_archives
 from api.deps import Deps
 from api.downloads import CONNECT_TIMEOUT_S, KEY_HEADER, LOOK_EVERY_S
+from api.import_watch import UNCHANGED, ImportWatch
 from api.operation import Answer, Call
 from api.problems import ProblemError
 from state import chores, pods, streams
@@ -34,14 +35,28 @@ async def import_files(call: Call[wire_archives.ImportQuery, None]) -> Answer:
         raise ProblemError("pod_not_found", str(error)) from error
     async with deps.downloads:
         try:
-            refused = await _send(call, asked)
-            made = await _outcome(deps, asked, refused)
+            made = await _sent(call, asked)
         finally:
             reason = "whoever was sending has gone, or has sent it all"
             await asyncio.shield(
                 deps.run(chores.cancel_chore, deps.db, asked.chore_id, actor=call.actor, reason=reason)
             )
     return Answer(made, 201)
+
+
+async def _sent(call: Call[wire_archives.ImportQuery, None], asked: streams.Import) -> wire_archives.Imported:
+    """What became of it; or that its node has gone, whatever is still under way to it."""
+    watch = ImportWatch()
+    sending = asyncio.create_task(_send(call, asked))
+    try:
+        while not sending.done():
+            await asyncio.wait({sending}, timeout=LOOK_EVERY_S)
+            chore = await call.deps.run(chores.get_chore, call.deps.db, asked.chore_id)
+            watch.see(chore, time.monotonic())
+        watch.has_begun = watch.has_begun or not sending.result()
+        return await _outcome(call.deps, asked, sending.result(), watch)
+    finally:
+        sending.cancel()
 
 
 async def _send(call: Call[wire_archives.ImportQuery, None], asked: streams.Import) -> str:
@@ -58,7 +73,9 @@ async def _send(call: Call[wire_archives.ImportQuery, None], asked: streams.Impo
     return f"The gateway answered {answer.status_code}: {answer.text[:300]}" if answer.is_error else ""
 
 
-async def _outcome(deps: Deps, asked: streams.Import, refused: str) -> wire_archives.Imported:
+async def _outcome(
+    deps: Deps, asked: streams.Import, refused: str, watch: ImportWatch
+) -> wire_archives.Imported:
     """The node knows best what was wrong; only where it says nothing, the gateway's word counts."""
     ends_at = time.monotonic() + (LOOK_EVERY_S * 6 if refused else FINISH_TIMEOUT_S)
     while time.monotonic() < ends_at:
@@ -67,8 +84,11 @@ async def _outcome(deps: Deps, asked: streams.Import, refused: str) -> wire_arch
             return _made(chore.progress)
         if chore is not None and chore.state is ChoreState.FAILED:
             raise ProblemError("import_failed", str((chore.error or {}).get("message", "The node failed.")))
+        watch.see(chore, time.monotonic())
         await asyncio.sleep(LOOK_EVERY_S)
-    raise ProblemError("import_failed", refused or "The node has not finished in time.")
+    if refused:
+        raise ProblemError("import_cut", f"{refused} {UNCHANGED}")
+    raise ProblemError("import_failed", "The node has not finished in time.")
 
 
 def _made(kept: Mapping[str, Any]) -> wire_archives.Imported:

@@ -77,6 +77,12 @@ KINDS: Mapping[str, Kind] = {
     "import_failed": Kind(
         422, "What was sent did not become an archive", "Read `detail`; send a tar, plain or compressed."
     ),
+    "import_cut": Kind(
+        503,
+        "It was cut before it was an archive",
+        "Send it again: a node that is there takes it. The nodes: GET /api/v1/nodes.",
+        retry_after_s=10,
+    ),
     "download_not_begun": Kind(
         503, "No node had time for the download", "Ask again later.", retry_after_s=30
     ),

@@ -6,22 +6,24 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 
 from node_agent.archive.image_store import ImageManifest, Layer, image_key
 from node_agent.directory_store import DirectoryStore
-from state import chores, streams
+from state import chores
 from state.database import Database
 from state.generations import list_generations
-from state.model import ImportForm
 from tests.integration.test_archive_oci_incoming import tar_of
 from tests.integration.test_downloads import podctl
 from tests.support.api_server import ApiServer
 from tests.support.docker_node import pod_image
 from tests.support.site import Site, two_nodes, until
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -81,18 +83,26 @@ def scratched(site: Site) -> list[Path]:
     return [path for agent in site.agents for path in agent.node.settings.data_dir.glob("scratch/*")]
 
 
-def cut_in_the_middle(site: Site, pod_id: str) -> None:
-    """The node is killed when all was received and unpacked: nothing of it stays, or is known."""
+def cut_in_the_middle(site: Site, server: ApiServer, pod_id: str, folder: Path) -> None:
+    """The node is killed when all was received and unpacked: who waits is told, nothing of it stays."""
     before = len(list_generations(site.db, pod_id))
     for agent in site.agents:
         agent.kill()
         agent.start(failpoints="store.writer.commit.before:1=crash")
-    asked = streams.ask_import(site.db, pod_id, ImportForm.TAR, actor="test")
-    url, key = f"{site.reconciler.url}/v1/streams/{asked.chore_id}", {"X-Stream-Key": asked.key}
-    httpx.put(url, headers=key, content=tar_of({"file": b"mine"}), timeout=60)
-    until(lambda: any(agent.has_died() for agent in site.agents))
-    assert len(scratched(site)) == 1
-    chores.cancel_chore(site.db, asked.chore_id, actor="test", reason="whoever sent it has gone")
+    (folder / "mine.tar").write_bytes(tar_of({"file": b"mine"}))
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(podctl, server, "import", pod_id, str(folder / "mine.tar"))
+        until(lambda: any(agent.has_died() for agent in site.agents))
+        assert len(scratched(site)) == 1
+        with site.db.transaction() as connection:
+            # Its node has been silent for long enough.
+            chores.take_back_lost(connection, LONG_AGO, timedelta(0), timedelta(hours=1))
+        told = asking.result()
+    assert told.returncode == 1
+    (dead,) = [agent.node.node_id for agent in site.agents if agent.has_died()]
+    assert f"{dead} has not been heard of".encode() in told.stderr
+    assert b"as they were" in told.stderr
+    assert b"Send it again" in told.stderr
     for agent in site.agents:
         agent.kill()
         agent.start()
@@ -130,6 +140,6 @@ def test_an_image_becomes_a_new_pod(site: Site, server: ApiServer, tmp_path: Pat
     assert refused.returncode == 1
     assert b"of no image that is kept here" in refused.stderr
     assert scratched(site) == []
-    cut_in_the_middle(site, pod_id)
+    cut_in_the_middle(site, server, pod_id, tmp_path)
     with tarfile.open(fileobj=io.BytesIO(podctl(server, "download", pod_id).stdout)) as tar:
         assert "./main.c" in tar.getnames()

@@ -148,4 +148,20 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "\n       AND state = 'given' FOR UPDATE",
         (f"{_CHORES}::{_LATE}",),
     ),
+    Mutant(
+        "an import waits for a node that has gone",
+        "LAW 15",
+        "api/import_watch.py",
+        "        if self.has_begun or now_s - self._left_at_s > TAKE_OVER_S:",
+        "        if False:",
+        ("tests/unit/api/test_import_watch.py",),
+    ),
+    Mutant(
+        "an import goes on with what another node has not read",
+        "LAW 10",
+        "api/import_watch.py",
+        "self.has_begun and self._reader not in (None, here)",
+        "False",
+        ("tests/unit/api/test_import_watch.py::test_who_began_to_read_and_left_is_told_at_once",),
+    ),
 )
