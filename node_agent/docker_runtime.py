@@ -19,7 +19,7 @@ from node_agent.docker_files import DockerFiles
 from node_agent.docker_images import DockerImages
 from node_agent.docker_pulls import Attend, PullBounds, PullClient
 from node_agent.docker_version import check_api_version
-from node_agent.errors import Conflict, EngineUnavailable, NotFound
+from node_agent.errors import Conflict, EngineUnavailable, NotFound, StopIgnored
 from node_agent.runtime import (
     IDE_PORT,
     SESSION_DIR,
@@ -217,9 +217,14 @@ class DockerRuntime:
             self._client().unpause(container_id)
 
     def stop(self, container_id: str, grace_s: int) -> None:
-        """Stop a container; killed after the grace."""
-        with translated(f"stop container {container_id[:12]}"):
-            self._client().stop(container_id, timeout=grace_s)
+        """Stop a container; killed after the grace. Raises StopIgnored where not even that ends it."""
+        try:
+            with translated(f"stop container {container_id[:12]}"):
+                self._client().stop(container_id, timeout=grace_s)
+        except EngineUnavailable as error:
+            found = self.inspect(container_id)
+            if found is not None and found.live:
+                raise _ignored(container_id, grace_s + CALL_TIMEOUT_S) from error
 
     def remove(self, container_id: str) -> None:
         """Remove a stopped container; the engine itself refuses a running one."""
@@ -331,3 +336,12 @@ class DockerRuntime:
         )
         check_api_version(client.api_version)
         return client
+
+
+def _ignored(container_id: str, waited_s: int) -> StopIgnored:
+    return StopIgnored(
+        f"The pod did not stop: {waited_s} s after it was asked to, processes of container "
+        f"{container_id[:12]} are still there, and SIGKILL does not end them. It is neither saved nor "
+        "removed before they have ended, and stopping it is tried again. Look at them on the node "
+        "(docker top): a disk or a network share that hangs, or a frozen cgroup."
+    )

@@ -66,6 +66,12 @@ class ImageNotFound(StepError):
     permanent = True
 
 
+class StopIgnored(StepError):
+    """A pod's processes outlive SIGKILL."""
+
+    code = "stop_ignored"
+
+
 class PullTimeout(StepError):
     """An image does not come from its registry, or too slowly."""
 

@@ -8,6 +8,7 @@ from node_agent.archives import Archives
 from node_agent.errors import StepError, TakenBack
 from node_agent.fencer import Fences
 from node_agent.firewall import Firewall, bridge_name
+from node_agent.ghosts import Ghosts
 from node_agent.host import HostFiles
 from node_agent.images import Images
 from node_agent.journal import Journal
@@ -46,6 +47,7 @@ class Parts:
     images: Images
     ready: ReadyMemory = field(default_factory=ReadyMemory)
     store_watch: StoreWatch = field(default_factory=StoreWatch)
+    ghosts: Ghosts = field(default_factory=Ghosts)
     ide_answers: Callable[[str, int, str], bool] = ide_answers
 
     def container_runtime(self) -> str:

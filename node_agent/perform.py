@@ -9,7 +9,7 @@ from typing import assert_never
 
 from node_agent import labels, removal
 from node_agent.archives import Coming
-from node_agent.errors import ImageNotFound, NotFound, StepError, TakenBack
+from node_agent.errors import Conflict, EngineRefused, ImageNotFound, NotFound, StepError, TakenBack
 from node_agent.host import disk_errors
 from node_agent.look import find_volume, image_wanted
 from node_agent.parts import Fence, Parts, ProgressNote
@@ -67,6 +67,8 @@ class Performer:
         archives, note = self._archives, partial(self._note, "saving")
         if isinstance(step, SaveContainer):
             container = self._inspect(step.container_id)
+            if container.quiet:
+                self._parts.ghosts.end(container.id)
             still = partial(self._pod_is_still, container)
             with self._parts.ways.changes_of(container) as source:
                 return archives.save_pod(self._action, container, source, step.number, still, note)
@@ -250,6 +252,11 @@ class Performer:
         except NotFound:
             # Somebody's `docker network prune` takes networks that only stopped containers are in.
             runtime.attach(container.id, network.name)
+            self._fence.check()
+            runtime.start(container.id)
+        except (EngineRefused, Conflict):
+            if self._inspect(container.id).live or not self._parts.ghosts.end(container.id, shim_too=True):
+                raise
             self._fence.check()
             runtime.start(container.id)
 

@@ -1,11 +1,13 @@
 """`make chaos`: rounds of random faults on the real parts, on a PostgreSQL of its own.
 
-    python -m tests.chaos [--rounds N] [--users N] [--seed N] [--faulty-ways]
+    python -m tests.chaos [--rounds N] [--users N] [--seed N] [--faulty-ways] [--each]
 
 With `--faulty-ways` the store is an S3 server that answers wrongly, late, in part or not at all now and
-then, and the reconciler's way to the database is cut as well. A round of four users takes about 15 s on two
-quiet cores; each wait in it has ten minutes, and says every 30 s what it waits for. Ends with one line of
-totals; with a traceback and exit code 1 at the first byte lost.
+then, and the reconciler's way to the database is cut as well. With `--each` the faults are a kill -9 in the
+middle of a step of each user's own pod, at least one in each cycle that is counted.
+
+A round of four users takes about 15 s on two quiet cores; each wait in it has ten minutes, and says every
+30 s what it waits for. Ends with one line of totals; with a traceback and exit code 1 at the first byte lost.
 """
 
 import argparse
@@ -31,6 +33,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--faulty-ways", action="store_true")
+    parser.add_argument("--each", action="store_true")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     chosen = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="codepods-chaos-"))
@@ -63,7 +66,7 @@ def run(chosen: argparse.Namespace, root: Path, postgres: EmbeddedPostgres, url:
         campaign.begin()
         for number in range(chosen.rounds):
             began_at = time.monotonic()
-            campaign.round()
+            campaign.round_each() if chosen.each else campaign.round()
             print(f"round {number + 1}: {time.monotonic() - began_at:.1f} s", flush=True)
     db.close()
     return campaign.tally.line()

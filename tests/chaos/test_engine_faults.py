@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from node_agent.ghosts import Ghosts
 from node_agent.runtime import Container
 from state.database import Database
 from state.model import Desired
@@ -68,6 +69,12 @@ def _stopped(engine: OwnEngine) -> None:
     engine.start()
 
 
+def _killed(engine: OwnEngine) -> None:
+    engine.kill()
+    time.sleep(AWAY_S)
+    engine.start()
+
+
 def _hung(engine: OwnEngine) -> None:
     engine.pause()
     time.sleep(5 * AWAY_S)
@@ -75,7 +82,7 @@ def _hung(engine: OwnEngine) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("fault", [_stopped, _hung])
+@pytest.mark.parametrize("fault", [_stopped, _killed, _hung])
 def test_an_engine_that_goes_away_in_the_middle_loses_nothing(
     engine: OwnEngine, learner: Learner, fault: Callable[[OwnEngine], None]
 ) -> None:
@@ -91,6 +98,28 @@ def test_an_engine_that_goes_away_in_the_middle_loses_nothing(
             fault(engine)
             learner.await_archived() if desired is Desired.ARCHIVED else learner.check()
         until(lambda: leftovers(learner.site, 1) == 0)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("desired", [Desired.RUNNING, Desired.ARCHIVED])
+def test_a_pod_whose_engine_forgot_that_it_runs_is_ended_and_goes_on(
+    engine: OwnEngine, learner: Learner, desired: Desired
+) -> None:
+    """An engine that was killed at the wrong moment says that the pod does not run, refuses to start it, and
+    its processes go on: they are ended before it is started, or saved, and nothing of its files is lost."""
+    container = container_of(learner)
+    engine.kill()
+    engine.forget(container.id)
+    learner.want(desired)
+    assert Ghosts().of(container.id)
+    engine.start()
+    if desired is Desired.ARCHIVED:
+        learner.await_archived()
+        assert Ghosts().of(container.id) == ()
+        learner.want(Desired.RUNNING)
+    learner.check()
+    assert container.pid not in Ghosts().of(container_of(learner).id)
+    assert leftovers(learner.site, 1) == 0
 
 
 # ---- containers, by hand -------------------------------------------------------------------------------

@@ -23,7 +23,17 @@ from state.chore_wire import ChoreHandle
 from state.lease import Refusal
 from state.wire import Action, StepDone, StepFailed, SyncReply, SyncRequest
 from tests.sim.docker import SimDocker
-from tests.sim.host import SimBoots, SimEvent, SimFencer, SimFences, SimFirewall, SimHost, SimJournal, SimLock
+from tests.sim.host import (
+    SimBoots,
+    SimEvent,
+    SimFencer,
+    SimFences,
+    SimFirewall,
+    SimGhosts,
+    SimHost,
+    SimJournal,
+    SimLock,
+)
 from tests.sim.ingest import Ingest
 from tests.sim.scheduler import Process, Scheduler
 from tests.sim.store import SimStore
@@ -198,6 +208,7 @@ class AgentActor:
             journal=SimJournal(docker),
             archives=Archives(store),
             firewall=cast("Any", SimFirewall()),
+            ghosts=cast("Any", SimGhosts()),
             network=NetworkPlan("net", "br", 1500),
             fences=SimFences(docker),
             images=Images(docker, store),

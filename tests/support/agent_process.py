@@ -1,6 +1,7 @@
 """The real node agent, as a process of its own, on the machine's Docker engine."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -47,6 +48,18 @@ class AgentProcess:
     def _begin(self, log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "node_agent.main"]
         return subprocess.Popen(argv, cwd=CHECKOUT, env=environment, stderr=log)
+
+    def limit_files(self, open_files_max: int) -> int:
+        """How many files it may have open from now on; how many that were before."""
+        assert self._process is not None
+        before, hard = resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (open_files_max, hard))
+        return before
+
+    def open_files(self) -> int:
+        """How many it has open now."""
+        assert self._process is not None
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     def has_died(self) -> bool:
         """It ended by itself: a failpoint, or a bug."""

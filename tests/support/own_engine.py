@@ -65,6 +65,13 @@ class OwnEngine:
         with suppress(ProcessLookupError):  # it ends with its parent, sooner or later
             os.kill(int((self._folder / "exec/containerd/containerd.pid").read_text()), signal.SIGKILL)
 
+    def forget(self, container_id: str) -> None:
+        """While it is killed: as if that had been right before it wrote down that the container runs."""
+        file = self.root / "containers" / container_id / "config.v2.json"
+        config = json.loads(file.read_text())
+        config["State"].update(Running=False, Pid=0)
+        file.write_text(json.dumps(config))
+
     def pause(self) -> None:
         """SIGSTOP: it accepts calls, and answers none."""
         assert self._process is not None
