@@ -367,7 +367,7 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "seen is None",
     ),
     _bug(
-        "nobody is asked to keep a pod that is kept",
+        "a pod that somebody keeps is stopped",
         "I14",
         _POLICY,
         "life.keep_until is None or life.keep_until <= deadline.at",
