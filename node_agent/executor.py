@@ -1,5 +1,6 @@
 """One action from its arrival to its result: look, decide, do, and look again."""
 
+import errno
 import threading
 
 import structlog
@@ -14,6 +15,7 @@ from state.wire import Action, ArchiveMade, StepDone, StepFailed
 
 # The longest way is eight steps; more than this means that somebody undoes what we do.
 EFFECTS_PER_ACTION_MAX = 20
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +42,12 @@ class Executor:
         except Later:
             logger.debug("action.later")
             raise
+        except OSError as error:
+            logger.exception("action.exhausted" if error.errno in _EXHAUSTED else "action.broke")
+            return _failed(action, _exhausted(error) if error.errno in _EXHAUSTED else _unexpected(error))
         except Exception as error:  # one bad thing stays one bad thing (LAW 12)
             logger.exception("action.broke")
-            message = (
-                f"The agent met an error it did not expect ({type(error).__name__}: {error}). See its log."
-            )
-            return _failed(action, StepError(message, code="internal_error"))
+            return _failed(action, _unexpected(error))
         logger.info("action.done")
         return StepDone(action_id=action.id, archive=done.archive)
 
@@ -67,6 +69,20 @@ class Executor:
             "keeps changing the pod. See the agent's log, and who else uses this engine.",
             code="no_progress",
         )
+
+
+def _exhausted(error: OSError) -> StepError:
+    return StepError(
+        f"The agent of this node has run out of files, processes or memory of its own ({error}). Nothing is "
+        "lost, and it is tried again. Raise the agent's limits (LimitNOFILE, TasksMax), or look at what else "
+        "runs on the node.",
+        code="agent_exhausted",
+    )
+
+
+def _unexpected(error: Exception) -> StepError:
+    message = f"The agent met an error it did not expect ({type(error).__name__}: {error}). See its log."
+    return StepError(message, code="internal_error")
 
 
 def _failed(action: Action, error: StepError) -> StepFailed:

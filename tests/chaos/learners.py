@@ -74,6 +74,13 @@ class Learner:
         assert differences(self.tree, pod_tree(self._container(), TOPS)) == {}
         self.cycles += 1
 
+    def go_round(self) -> None:
+        """Put away and brought back: from now on there is an archive of it."""
+        self.want(Desired.ARCHIVED)
+        self.await_archived()
+        self.want(Desired.RUNNING)
+        self.check()
+
     def _container(self) -> str:
         """The pod's container; there is one, on one node."""
         found = [

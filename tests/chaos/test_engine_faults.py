@@ -128,10 +128,7 @@ def test_a_pod_whose_engine_forgot_that_it_runs_is_ended_and_goes_on(
 def test_a_pod_that_was_renamed_by_hand_is_still_that_pod(engine: OwnEngine, learner: Learner) -> None:
     """It is known by its labels and its id: it is put away and comes back under its own name."""
     engine.docker("rename", container_of(learner).name, "somebody-elses-name")
-    learner.want(Desired.ARCHIVED)
-    learner.await_archived()
-    learner.want(Desired.RUNNING)
-    learner.check()
+    learner.go_round()
     assert leftovers(learner.site, 1) == 0
 
 
@@ -139,10 +136,7 @@ def test_a_pod_that_was_removed_by_hand_is_told_of_and_comes_back_from_its_archi
     engine: OwnEngine, learner: Learner
 ) -> None:
     """What was written since the archive went with the container, and the history says so; files stay."""
-    learner.want(Desired.ARCHIVED)
-    learner.await_archived()
-    learner.want(Desired.RUNNING)
-    learner.check()
+    learner.go_round()
     learner.site.run_as_root(learner.pod_id, "echo since >/srv/since; echo since >/workspaces/since")
     engine.docker("rm", "-f", container_of(learner).id)
     until(lambda: "container_vanished" in told_of(learner))
@@ -219,10 +213,7 @@ def test_a_volume_that_was_removed_by_hand_is_told_of_and_comes_back_from_its_ar
     engine: OwnEngine, learner: Learner
 ) -> None:
     """The user's files come back as they were saved; the pod runs."""
-    learner.want(Desired.ARCHIVED)
-    learner.await_archived()
-    learner.want(Desired.RUNNING)
-    learner.check()
+    learner.go_round()
     learner.want(Desired.STOPPED)
     learner.site.until_is(learner.pod_id, "stopped")
     volumes = container_of(learner).volumes

@@ -149,6 +149,16 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         ("tests/unit/node_agent/test_workqueue.py::test_uploads_and_starts_wait_for_their_lane",),
     ),
     Mutant(
+        "what an engine has lost is archived while it runs",
+        "LAW 7",
+        "node_agent/perform.py",
+        "                self._parts.ghosts.end(container.id)",
+        "                pass",
+        (
+            "tests/integration/test_ghosts.py::test_what_is_archived_has_no_process_left_whatever_its_engine_says",
+        ),
+    ),
+    Mutant(
         "the pull of an image has no end",
         "LAW 12",
         "node_agent/docker_pulls.py",
