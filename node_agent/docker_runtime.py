@@ -19,7 +19,7 @@ from node_agent.docker_files import DockerFiles
 from node_agent.docker_images import DockerImages
 from node_agent.docker_pulls import Attend, PullBounds, PullClient
 from node_agent.docker_version import check_api_version
-from node_agent.errors import Conflict, EngineUnavailable, NotFound, StopIgnored
+from node_agent.errors import Conflict, EngineRefused, EngineUnavailable, NotFound, StepError, StopIgnored
 from node_agent.runtime import (
     IDE_PORT,
     SESSION_DIR,
@@ -221,10 +221,10 @@ class DockerRuntime:
         try:
             with translated(f"stop container {container_id[:12]}"):
                 self._client().stop(container_id, timeout=grace_s)
-        except EngineUnavailable as error:
+        except (EngineUnavailable, EngineRefused) as error:
             found = self.inspect(container_id)
             if found is not None and found.live:
-                raise _ignored(container_id, grace_s + CALL_TIMEOUT_S) from error
+                raise _ignored(container_id, error) from error
 
     def remove(self, container_id: str) -> None:
         """Remove a stopped container; the engine itself refuses a running one."""
@@ -338,10 +338,10 @@ class DockerRuntime:
         return client
 
 
-def _ignored(container_id: str, waited_s: int) -> StopIgnored:
+def _ignored(container_id: str, error: StepError) -> StopIgnored:
     return StopIgnored(
-        f"The pod did not stop: {waited_s} s after it was asked to, processes of container "
-        f"{container_id[:12]} are still there, and SIGKILL does not end them. It is neither saved nor "
-        "removed before they have ended, and stopping it is tried again. Look at them on the node "
-        "(docker top): a disk or a network share that hangs, or a frozen cgroup."
+        f"The pod did not stop: processes of container {container_id[:12]} are still there after SIGTERM and "
+        "SIGKILL. It is neither saved nor removed before they have ended, and stopping it is tried again. Look "
+        "at them on the node (docker top): a disk or a network share that hangs, or a frozen cgroup. "
+        f"{error.message}"
     )
