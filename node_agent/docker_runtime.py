@@ -341,7 +341,7 @@ class DockerRuntime:
 def _ignored(container_id: str, error: StepError) -> StopIgnored:
     return StopIgnored(
         f"The pod did not stop: processes of container {container_id[:12]} are still there after SIGTERM and "
-        "SIGKILL. It is neither saved nor removed before they have ended, and stopping it is tried again. Look "
-        "at them on the node (docker top): a disk or a network share that hangs, or a frozen cgroup. "
+        "SIGKILL. It is neither saved nor removed before they have ended, and stopping it is tried again. "
+        "Look at them on the node (docker top): a disk or a network share that hangs, or a frozen cgroup. "
         f"{error.message}"
     )
