@@ -19,6 +19,7 @@ CLIENT = """
 import ssl, sys
 from websockets.sync.client import connect
 tls = ssl.create_default_context(); tls.check_hostname = False; tls.verify_mode = ssl.CERT_NONE
+tls.maximum_version = ssl.TLSVersion.TLSv1_2  # RunningNginx.tls_for_sockets says why
 cookie = {"Cookie": sys.argv[2]}
 with connect(sys.argv[1], ssl=tls, additional_headers=cookie, proxy=None, ping_interval=None) as one:
     print("open", flush=True)

@@ -125,7 +125,8 @@ def socket_to(front: Front, target: str, *headers: tuple[str, str]) -> Iterator[
     """A WebSocket through nginx."""
     port = front.nginx.settings.https_port
     uri = f"wss://localhost:{port}{target}"
-    with connect(uri, ssl=front.nginx.tls, additional_headers=list(headers), proxy=None) as connection:
+    tls = front.nginx.tls_for_sockets
+    with connect(uri, ssl=tls, additional_headers=list(headers), proxy=None) as connection:
         yield connection
 
 

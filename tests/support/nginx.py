@@ -108,6 +108,17 @@ class RunningNginx:
         return context
 
     @property
+    def tls_for_sockets(self) -> ssl.SSLContext:
+        """For a client that reads in one thread and writes in another.
+
+        TLS 1.3 sends its tickets after the handshake. Whoever reads them while another thread writes loses what is
+        written, once in 300 sockets here: OpenSSL's connections are not for two threads at once.
+        """
+        context = self.tls
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+    @property
     def host(self) -> str:
         """What a browser puts into Host."""
         return f"{self.settings.public_host}:{self.settings.https_port}"
