@@ -111,7 +111,7 @@ class RunningNginx:
     def tls_for_sockets(self) -> ssl.SSLContext:
         """For a client that reads in one thread and writes in another.
 
-        TLS 1.3 sends its tickets after the handshake. Whoever reads them while another thread writes loses what is
+        TLS 1.3 sends tickets after the handshake. Who reads them while another thread writes loses what is
         written, once in 300 sockets here: OpenSSL's connections are not for two threads at once.
         """
         context = self.tls
