@@ -4,16 +4,19 @@
 
 All proxies listen on loopback, with TLS, one certificate and one worker each, on the last processor; backends
 and clients run on the others. Rounds alternate, their order turns, and each ratio is taken within its round;
-a row shows least, median and most, and is judged by its median. Other load on the machine moves throughput
-and p99, so CPU per request is the figure to keep.
+a row shows least, median and most (of more than 30 ratios the quartiles), and is judged by its median. Other
+load on the machine moves throughput and p99, so CPU per request is the figure to keep.
 
-- CPU per request: user and system time of the proxy's worker (/proc/<pid>/stat) over the requests that wrk
+- CPU per request: processor time of the proxy's worker (/proc/<pid>/schedstat) over the requests that wrk
   counted (16 kept connections, 64 pods in turn, each with its cookie); the backend is an nginx that answers.
+  A round compares two proxies in slices of 50 ms in turn, so that other work meets both alike; throughput and
+  p99 come from whole bursts.
   plain-nginx has a variable proxy_pass, a log and nothing else. configurable-http-proxy has one route and
   checks nothing; it keeps its connections to the backend, which nginx here does not: code-server counts
   connections as presence.
 - code-server: the workbench's style sheet (1.6 MB) from a container of the pod image, 4 connections.
-- WebSocket: round trips of 64 bytes one after another through one open socket to `bench/proxy_echo.py`.
+- WebSocket: round trips of 64 bytes one after another through one open socket to `bench/proxy_echo.py`; the
+  proxies take turns of 200 round trips each, and each turn's medians make one ratio.
 - Memory: growth of the worker's resident memory over 1,000 sockets that have each echoed once, on a fresh
   nginx that has seen 50 already; with TLS, and without it as behind a balancer that does it. The kernel's own
   buffers are not in it. The target is one without TLS.
@@ -57,7 +60,7 @@ from bench.proxy_fronts import (
 )
 from bench.proxy_fronts import ours as start_ours
 from bench.proxy_fronts import plain as start_plain
-from bench.proxy_load import Browsers, EchoSocket, Load, burst, open_sockets, opening
+from bench.proxy_load import Browsers, EchoSocket, Load, burst, in_turns, open_sockets, opening
 from tests.support.nginx import front_directory
 
 T = TypeVar("T")
@@ -66,6 +69,8 @@ OURS, PLAIN, CHP = "codepods", "plain-nginx", "configurable-http-proxy"
 LOAD_CONNECTIONS = 16
 IDE_CONNECTIONS = 4
 SOCKETS_WARM = 50
+# Of more ratios than these the middle half is shown, not the extremes.
+MANY = 30
 # Below the rate at which links may be followed from one address (nginx.conf.template, zone redeem).
 OPENING_EVERY_S = 0.06
 SOCKETS_HELD = 50
@@ -81,15 +86,18 @@ class Amounts:
 
     rounds: int
     burst_s: int
-    trips: int
+    socket_turns: int
+    cpu_turns: int
     sockets: int
     events: int
     held: int
     openings: int
 
 
-FULL = Amounts(rounds=9, burst_s=2, trips=2000, sockets=1000, events=5, held=10_000, openings=300)
-QUICK = Amounts(rounds=3, burst_s=1, trips=500, sockets=200, events=2, held=1000, openings=60)
+FULL = Amounts(9, 2, socket_turns=200, cpu_turns=30, sockets=1000, events=5, held=10_000, openings=300)
+QUICK = Amounts(3, 1, socket_turns=40, cpu_turns=10, sockets=200, events=2, held=1000, openings=60)
+# Round trips of one turn.
+TRIPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,11 @@ class Row:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{min(values):.2f} / {statistics.median(values):.2f} / {max(values):.2f}"
+    """Least, median, most; of very many the middle half instead."""
+    least, most = min(values), max(values)
+    if len(values) > MANY:
+        least, _, most = statistics.quantiles(values, n=4)
+    return f"{least:.2f} / {statistics.median(values):.2f} / {most:.2f}"
 
 
 def _ratio_row(
@@ -168,13 +180,21 @@ def requests_rows(here: Site, amounts: Amounts, chp_command: Path | None) -> Ite
         if chp_command is not None:
             fronts.append(stack.enter_context(chp(here, CHP, chp_command)))
         loads = _bursts(fronts, "load", "x", LOAD_CONNECTIONS, amounts)
+        spent = {other.name: _cpu_in_turns(fronts[0], other, amounts) for other in fronts[1:]}
     for other, target in ((PLAIN, 1.10), (CHP, 1.0)):
         if other in loads:
             pairs = list(zip(loads[OURS], loads[other], strict=True))
-            cpu = [(a.cpu_us_per_request, b.cpu_us_per_request) for a, b in pairs]
+            cpu = spent[other]
             yield _ratio_row(f"CPU per request : {other}", cpu, target, "µs")
             yield _ratio_row(f"requests/s : {other}", [(a.per_s, b.per_s) for a, b in pairs], None, "/s")
             yield _ratio_row(f"p99 : {other}", [(a.p99_us, b.p99_us) for a, b in pairs], None, "µs")
+
+
+def _cpu_in_turns(mine: Front, other: Front, amounts: Amounts) -> list[tuple[float, float]]:
+    """(ours, the other's) of each round, in microseconds per request, after one round that does not count."""
+    targets = {front.name: _targets(front, "load", "x") for front in (mine, other)}
+    rounds = [in_turns([mine, other], targets, amounts.cpu_turns) for _ in range(amounts.rounds + 1)]
+    return [(spent[mine.name], spent[other.name]) for spent in rounds[1:]]
 
 
 def ide_rows(here: Site, amounts: Amounts) -> Iterator[Row]:
@@ -210,11 +230,11 @@ def socket_rows(here: Site, amounts: Amounts) -> Iterator[Row]:
             stack.callback(one.close)
 
         def measure(front: Front) -> None:
-            trips = sorted(sockets[front.name].trip() * 1e6 for _ in range(amounts.trips))
+            trips = sorted(sockets[front.name].trip() * 1e6 for _ in range(TRIPS))
             p50[front.name].append(statistics.median(trips))
             p99[front.name].append(trips[int(0.99 * len(trips))])
 
-        _alternate(fronts, amounts.rounds + 1, measure)
+        _alternate(fronts, amounts.socket_turns + 1, measure)
     mine, other = (front.name for front in fronts)
     for name, values, target in (("p50", p50, 1.05), ("p99", p99, None)):
         pairs = list(zip(values[mine][1:], values[other][1:], strict=True))

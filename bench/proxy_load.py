@@ -3,13 +3,15 @@
 import base64
 import http.client
 import json
+import math
 import os
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,23 +21,20 @@ from bench.proxy_fronts import Front, UnavailableError
 
 SCRIPT = Path(__file__).with_name("requests.lua")
 TIMEOUT_S = 20.0
+SLICE_S = 0.05
+# What a turn takes besides its slices, at most: a slice that ends late on a busy machine.
+SLICES_TAKE = 1.2
 _HEAD_BYTES_MAX = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one burst of requests came to. CPU is that of the proxy's worker alone."""
+    """What one burst of requests came to."""
 
     requests: int
     seconds: float
     p99_us: int
     failed: int
-    cpu_s: float
-
-    @property
-    def cpu_us_per_request(self) -> float:
-        """Microseconds."""
-        return 1e6 * self.cpu_s / self.requests
 
     @property
     def per_s(self) -> float:
@@ -49,7 +48,6 @@ def burst(front: Front, targets: Sequence[tuple[str, str]], connections: int, se
         listed.writelines(f"{path} {cookie}\n" for path, cookie in targets)
         listed.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT)]
-        before = front.cpu_s()
         done = subprocess.run(
             [*command, f"https://127.0.0.1:{front.port}", "--", listed.name],
             capture_output=True,
@@ -57,11 +55,66 @@ def burst(front: Front, targets: Sequence[tuple[str, str]], connections: int, se
             timeout=seconds + TIMEOUT_S,
             check=True,
         )
-        cpu_s = front.cpu_s() - before
-    load = Load(**json.loads(done.stdout.strip().splitlines()[-1]), cpu_s=cpu_s)
+    load = Load(**json.loads(done.stdout.strip().splitlines()[-1]))
     if load.failed:
         raise RuntimeError(f"{front.name}: {load.failed} of {load.requests} requests failed")
     return load
+
+
+def in_turns(
+    fronts: Sequence[Front], targets: Mapping[str, Sequence[tuple[str, str]]], turns: int
+) -> dict[str, float]:
+    """Processor time of each front's worker per request, in microseconds, by the front's name.
+
+    A client for each asks without a pause, but only one of them at a time is let go on, for `SLICE_S`; who is
+    first changes from turn to turn. So what else the machine does meets all of them alike. Raises
+    `RuntimeError` if a request failed.
+    """
+    lasting_s = math.ceil(turns * len(fronts) * SLICE_S * SLICES_TAKE) + 1
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(_waiting_client(front, targets[front.name], lasting_s)) for front in fronts
+        ]
+        before = [front.cpu_s() for front in fronts]
+        for number in range(turns):
+            for client in clients if number % 2 else reversed(clients):
+                client.send_signal(signal.SIGCONT)
+                time.sleep(SLICE_S)
+                client.send_signal(signal.SIGSTOP)
+        told = [_ended(client, lasting_s) for client in clients]
+        spent = [front.cpu_s() - began for front, began in zip(fronts, before, strict=True)]
+    for front, one in zip(fronts, told, strict=True):
+        if one["failed"]:
+            raise RuntimeError(f"{front.name}: {one['failed']} of {one['requests']} requests failed")
+    pairs = zip(fronts, spent, told, strict=True)
+    return {front.name: 1e6 * cpu_s / one["requests"] for front, cpu_s, one in pairs}
+
+
+@contextmanager
+def _waiting_client(
+    front: Front, targets: Sequence[tuple[str, str]], lasting_s: int
+) -> Iterator[subprocess.Popen[str]]:
+    """wrk that is stopped, and ends by itself this long after it was started, if it may."""
+    with tempfile.NamedTemporaryFile("w", suffix=".requests") as listed:
+        listed.writelines(f"{path} {cookie}\n" for path, cookie in targets)
+        listed.flush()
+        # Nothing is answered while a client is stopped: that is no failure.
+        options = ["-t1", "-c16", f"-d{lasting_s}s", "--timeout", "600s", "-s", str(SCRIPT)]
+        command = ["wrk", *options, f"https://127.0.0.1:{front.port}", "--", listed.name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+            client.send_signal(signal.SIGSTOP)
+            try:
+                yield client
+            finally:
+                client.kill()
+
+
+def _ended(client: subprocess.Popen[str], lasting_s: int) -> dict[str, int]:
+    """What it tells, once its time is over: it sees that when it goes on."""
+    client.send_signal(signal.SIGCONT)
+    told, _ = client.communicate(timeout=lasting_s + TIMEOUT_S)
+    line: dict[str, int] = json.loads(told.strip().splitlines()[-1])
+    return line
 
 
 class EchoSocket:

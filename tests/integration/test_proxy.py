@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,12 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from api.access_token import open_token, seal
+from compose.processes import wait_until
 from tests.support.front import PAGE, POD_DOMAIN, SECRET, Front, assert_refused, front_door, socket_to
 from tests.support.nginx import free_port, front_directory, running_nginx
 from tests.support.recording_pod import recording_pod
+
+FILES_WAIT_S_MAX = 20.0
 
 # ---- a link opens ----------------------------------------------------------------------------------------
 
@@ -173,6 +178,38 @@ def status_of(front: Front, method: str, headers: list[tuple[str, str]]) -> int:
             return 101
     except InvalidStatus as refused:
         return refused.response.status_code
+
+
+def test_an_open_socket_holds_two_files_of_the_worker() -> None:
+    """Its client's and its pod's, and no file of a kept answer: 10,000 of them have to fit."""
+    with front_directory() as directory, front_door(directory) as front, ExitStack() as stack:
+        cookie = front.cookie("pod-a")
+        # What the worker opens once: the connection on which the gate was asked, logs, kept answers.
+        with socket_to(front, "/pods/pod-a/ws", cookie):
+            front.nginx.ask("/pods/pod-a/", [cookie])
+        before = settled(lambda: open_files(front))
+        for number in range(1, 6):
+            stack.enter_context(socket_to(front, "/pods/pod-a/ws", cookie))
+            assert wait_until(lambda: open_files(front) == before + 2 * number, FILES_WAIT_S_MAX)  # noqa: B023
+        assert settled(lambda: open_files(front)) == before + 10
+
+
+def open_files(front: Front) -> int:
+    """Of nginx's one worker."""
+    master = front.nginx.process.pid
+    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    [worker] = [pid for pid in children if b"worker process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return len(list(Path(f"/proc/{worker}/fd").iterdir()))
+
+
+def settled(count: Callable[[], int]) -> int:
+    """Once it has stayed the same for a second."""
+    last, same_since = count(), time.monotonic()
+    while time.monotonic() - same_since < 1:
+        time.sleep(0.05)
+        if (now := count()) != last:
+            last, same_since = now, time.monotonic()
+    return last
 
 
 def test_a_socket_outlives_a_reload(front: Front) -> None:

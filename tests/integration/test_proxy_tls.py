@@ -2,13 +2,20 @@
 
 import http.client
 import re
+import signal
 import socket
 import ssl
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 
-from tests.support.front import SECRET, Front, front_door
-from tests.support.nginx import front_directory
+from tests.support.front import SECRET, Front, front_door, socket_to
+from tests.support.nginx import front_directory, self_signed
+
+# nginx has a new worker in a tenth of a second; this is for a machine that is busy.
+RENEWED_S_MAX = 60.0
 
 
 def test_plain_http_leads_to_https(front: Front) -> None:
@@ -22,6 +29,73 @@ def test_plain_http_leads_to_https(front: Front) -> None:
         connection.close()
         assert response.status == status
         assert response.getheader("Location") == f"https://localhost:{settings.https_port}/pods/pod-a/?x=1"
+
+
+def certificate_shown(front: Front) -> bytes:
+    """To who connects now, as it came."""
+    unchecked = ssl.create_default_context()
+    unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", front.nginx.settings.https_port), timeout=20) as plain,
+        unchecked.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
+        shown = secure.getpeercert(binary_form=True)
+    assert shown is not None
+    return shown
+
+
+def test_a_renewed_certificate_is_shown_after_a_reload_that_cuts_nobody() -> None:
+    """In the same files. Requests go on, on kept connections and on new ones; an open socket stays."""
+    with front_directory() as directory, front_door(directory) as front:
+        settings = front.nginx.settings
+        cookie = front.cookie("pod-a")
+        trusting = ssl.create_default_context(cafile=str(settings.certificate))
+        trusting.check_hostname = False
+        before = certificate_shown(front)
+        with socket_to(front, "/pods/pod-a/ws", cookie) as connection:
+            self_signed(settings.certificate.parent, "localhost")
+            trusting.load_verify_locations(cafile=str(settings.certificate))
+            assert certificate_shown(front) == before
+            front.nginx.process.send_signal(signal.SIGHUP)
+
+            deadline = time.monotonic() + RENEWED_S_MAX
+            asked = 0
+            with kept_connection(front, trusting) as kept:
+                while certificate_shown(front) == before or asked < 20:
+                    assert time.monotonic() < deadline
+                    with kept_connection(front, trusting) as new:
+                        assert [status_by(kept, cookie), status_by(new, cookie)] == [200, 200]
+                    asked += 1
+            connection.send("still there")
+            assert connection.recv() == "still there"
+        with socket_to(front, "/pods/pod-a/ws", cookie) as connection:
+            connection.send("new")
+            assert connection.recv() == "new"
+
+
+@contextmanager
+def kept_connection(front: Front, trusting: ssl.SSLContext) -> Iterator[http.client.HTTPSConnection]:
+    """As a browser's."""
+    port = front.nginx.settings.https_port
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, context=trusting, timeout=20)) as connection:
+        yield connection
+
+
+def status_by(connection: http.client.HTTPSConnection, cookie: tuple[str, str]) -> int:
+    """Of a page of pod-a; asked once more if the connection was closed meanwhile, as browsers do."""
+    try:
+        return status_once(connection, cookie)
+    except OSError:
+        connection.close()
+        return status_once(connection, cookie)
+
+
+def status_once(connection: http.client.HTTPSConnection, cookie: tuple[str, str]) -> int:
+    """Of a page of pod-a."""
+    connection.request("GET", "/pods/pod-a/", headers=dict([cookie]))
+    response = connection.getresponse()
+    response.read()
+    return response.status
 
 
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
