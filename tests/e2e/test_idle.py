@@ -1,9 +1,10 @@
-"""Who is there, in a real browser: a closed tab, a build that goes on alone, a tab that nobody touches."""
+"""Who is there, in a real browser: a closed tab, a pulled cable, a build alone, a tab that nobody touches."""
 
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.support.browser import (
+    CHROMIUM,
     chromium,
     learner_page,
     open_workbench,
     screenshot,
 )
+from tests.support.learners_network import learners_network
 from tests.support.local_installation import LocalInstallation, in_pod, local_installation
 from tests.support.quiet_network import quiet_chromium
 
+HOST = "idle.test"
 GRACE_S = 15
 # A warning stands for long enough to be answered on a slow machine; and for half of the limit at most.
 IDLE_S = 90
@@ -34,16 +38,24 @@ BUILD = f"timeout {BUILD_S} sh -c 'while :; do :; done'"
 @pytest.fixture(scope="module")
 def idle_site() -> Iterator[LocalInstallation]:
     """An installation with short limits."""
-    limits = {
-        "CODEPODS_CLOSED_GRACE": str(GRACE_S),
-        "CODEPODS_IDLE_LIMIT": str(IDLE_S),
-        "CODEPODS_WARNING_BEFORE": str(WARNING_S),
-    }
-    with (
-        tempfile.TemporaryDirectory(prefix="codepods-e2e-idle-") as directory,
-        local_installation(Path(directory) / "home", 1, **limits) as running,
-    ):
-        yield running
+    with tempfile.TemporaryDirectory(prefix="codepods-e2e-idle-") as directory:
+        home = Path(directory) / "home"
+        own = LocalInstallation(home, 1).environment
+        settings = {
+            **{name: value for name, value in own.items() if name.startswith("CODEPODS_")},
+            # A name that is not this machine's own: nginx listens at the end of the cable, too.
+            "CODEPODS_BASE_URL": f"https://{HOST}:{own['CODEPODS_HTTPS_PORT']}",
+            "CODEPODS_CLOSED_GRACE": str(GRACE_S),
+            "CODEPODS_IDLE_LIMIT": str(IDLE_S),
+            "CODEPODS_WARNING_BEFORE": str(WARNING_S),
+        }
+        with local_installation(home, 1, **settings) as running:
+            yield running
+
+
+def found_at(address: str) -> str:
+    """Where a browser looks for the installation."""
+    return f"--host-resolver-rules=MAP {HOST} {address}"
 
 
 def events_of(site: LocalInstallation, pod: str) -> list[dict[str, Any]]:
@@ -96,26 +108,58 @@ def work_alone(site: LocalInstallation, page: Page, user: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_pods_that_nobody_uses_are_put_away_and_others_are_not(idle_site: LocalInstallation) -> None:
-    """A closed tab stops in its grace; a build without a tab is kept until it ends; an idle tab is warned."""
+def test_pods_that_nobody_uses_are_put_away_and_others_are_not(
+    idle_site: LocalInstallation, tmp_path: Path
+) -> None:
+    """A closed tab stops in its grace, as does one that vanished; a build is kept; an idle tab is warned."""
     site = idle_site
     port = int(site.environment["CODEPODS_HTTPS_PORT"])
-    with quiet_chromium(port) as executable, chromium(executable) as browser:
+    with quiet_chromium(port) as executable, chromium(executable, found_at("127.0.0.1")) as browser:
         with learner_page(browser) as page:
             building = work_alone(site, page, "builder")
         with learner_page(browser) as page:
             closing = _open(site, page, "closer")
         _assert_stopped_in_its_grace(site, closing)
         _assert_kept_alone(site, building)
-        with learner_page(browser) as untouched, learner_page(browser) as kept:
+        with (
+            cable_pulled(site, tmp_path) as vanished,
+            learner_page(browser) as untouched,
+            learner_page(browser) as kept,
+        ):
             dreaming = _open(site, untouched, "dreamer")
             _assert_button_keeps(site, kept, _open(site, kept, "keeper"))
+            _assert_noticed_and_stopped(site, vanished)
             _assert_warned_and_stopped(site, dreaming)
     (container,) = site.containers(building)
     in_pod(container["Id"], "pkill timeout")
     ended = wait_for("the build's pod is stopped", lambda: by_policy(site, building, "desired"))
     assert ended["actor"] == "policy:closed"
     assert "the work in it" in ended["reason"]
+
+
+@contextmanager
+def cable_pulled(site: LocalInstallation, directory: Path) -> Iterator[str]:
+    """A pod whose one tab is at the other end of a cable from which no packet comes, nor came a farewell."""
+    with (
+        learners_network(directory, CHROMIUM) as network,
+        chromium(str(network.browser), found_at(network.here)) as browser,
+        learner_page(browser) as page,
+    ):
+        pod = _open(site, page, "vanisher")
+        with network.cut():
+            yield pod
+
+
+def _assert_noticed_and_stopped(site: LocalInstallation, pod: str) -> None:
+    """nginx gives the client up, so the pod is seen without connections, well before its idle limit."""
+    wait_for("the vanished client is noticed", lambda: presence_of(site, pod)["connections"] == "0")
+    stopped = wait_for("the vanished client's pod is wanted stopped", lambda: by_policy(site, pod, "desired"))
+    wait_for("the vanished client's pod has stopped", lambda: not is_running(site, pod))
+
+    assert (stopped["actor"], stopped["to_value"]) == ("policy:closed", "stopped")
+    assert stopped["reason"] == f"the last tab was closed {GRACE_S} s before"
+    gone_at = datetime.fromisoformat(presence_of(site, pod)["gone_at"])
+    assert at(stopped) - gone_at >= timedelta(seconds=GRACE_S)
 
 
 def _assert_stopped_in_its_grace(site: LocalInstallation, pod: str) -> None:
