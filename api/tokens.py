@@ -1,12 +1,12 @@
 """The handlers about the API's own tokens."""
 
-from api import views, wire
+from api import views, wire, wire_tokens
 from api.operation import Answer, Call
 from api.problems import ProblemError
 from state import tokens
 
 
-async def create_token(call: Call[wire.NoQuery, wire.CreateToken]) -> Answer:
+async def create_token(call: Call[wire.NoQuery, wire_tokens.CreateToken]) -> Answer:
     """Make a token, and show it this once."""
     asked = call.body
     status, plaintext = await call.deps.run(
@@ -15,12 +15,12 @@ async def create_token(call: Call[wire.NoQuery, wire.CreateToken]) -> Answer:
     return Answer(views.created_token(status, plaintext), 201, {"Cache-Control": "no-store"})
 
 
-async def list_tokens(call: Call[wire.ListTokensQuery, None]) -> Answer:
+async def list_tokens(call: Call[wire_tokens.ListTokensQuery, None]) -> Answer:
     """One page of tokens, without the tokens themselves."""
     query = call.query
     found = await call.deps.run(tokens.list_tokens, call.deps.db, after=query.after, limit=query.limit)
     following = found[-1].id if len(found) == query.limit else None
-    return Answer(wire.TokenList(tokens=[views.token(status) for status in found], next=following))
+    return Answer(wire_tokens.TokenList(tokens=[views.token(status) for status in found], next=following))
 
 
 async def revoke_token(call: Call[wire.NoQuery, None]) -> Answer:

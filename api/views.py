@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from api import wire
+from api import wire, wire_tokens
 from api.links import Link
 from state.alarms import Alarm
 from state.events import Event
@@ -123,9 +123,9 @@ def node(status: NodeStatus) -> wire.Node:
     )
 
 
-def token(status: TokenStatus) -> wire.Token:
+def token(status: TokenStatus) -> wire_tokens.Token:
     """A token as the API shows it."""
-    return wire.Token(
+    return wire_tokens.Token(
         token_id=status.id,
         name=status.name,
         scope=wire.Scope(status.scope),
@@ -134,9 +134,9 @@ def token(status: TokenStatus) -> wire.Token:
     )
 
 
-def created_token(status: TokenStatus, plaintext: str) -> wire.CreatedToken:
+def created_token(status: TokenStatus, plaintext: str) -> wire_tokens.CreatedToken:
     """A new token, with the token itself."""
-    return wire.CreatedToken(**dict(token(status)), token=plaintext)
+    return wire_tokens.CreatedToken(**dict(token(status)), token=plaintext)
 
 
 def explanation(status: PodStatus, newest: Sequence[Event], raised: Sequence[Alarm] = ()) -> wire.Explanation:

@@ -25,8 +25,6 @@ from api.values import (
     Pids,
     PodId,
     Reason,
-    TokenId,
-    TokenName,
     User,
     WaitSeconds,
 )
@@ -125,13 +123,6 @@ class DeclareLost(Request):
     reason: str = Field(min_length=1, max_length=500, description="Why you are sure.")
 
 
-class CreateToken(Request):
-    """A token for somebody, or for a program."""
-
-    name: TokenName
-    scope: Scope
-
-
 class NoQuery(Query):
     """No query parameters."""
 
@@ -142,15 +133,6 @@ class ListPodsQuery(Query):
     user: User | None = None
     after: PodId | None = Field(
         default=None, description="Give the pods after this id: `next` of the page before."
-    )
-    limit: Limit = PAGE_SIZE
-
-
-class ListTokensQuery(Query):
-    """Which tokens to list."""
-
-    after: TokenId | None = Field(
-        default=None, description="Give the tokens after this id: `next` of the page before."
     )
     limit: Limit = PAGE_SIZE
 
@@ -319,29 +301,6 @@ class NodeList(Reply):
     """All nodes."""
 
     nodes: list[Node]
-
-
-class Token(Reply):
-    """A token, without the token itself: that is not kept."""
-
-    token_id: str
-    name: str
-    scope: Scope
-    created_at: datetime
-    revoked_at: datetime | None = Field(description="Since when it opens nothing any more.")
-
-
-class CreatedToken(Token):
-    """A new token."""
-
-    token: str = Field(description="The token itself. It is shown this once: keep it.")
-
-
-class TokenList(Reply):
-    """One page of tokens, in the order of their ids."""
-
-    tokens: list[Token]
-    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class OpenStep(Reply):

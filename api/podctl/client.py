@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
-from api import wire, wire_archives, wire_ports
+from api import wire, wire_archives, wire_ports, wire_tokens
 from api.podctl.connection import Connection, find
 from api.podctl.failing import Failed
 from api.values import PAGE_SIZE_MAX
@@ -171,25 +171,25 @@ class Client:
         path = f"nodes/{quote(node_id, safe='')}:declare_lost"
         return self._call(wire.Node, "POST", path, json={"reason": reason})
 
-    def create_token(self, name: str, scope: wire.Scope) -> wire.CreatedToken:
+    def create_token(self, name: str, scope: wire.Scope) -> wire_tokens.CreatedToken:
         """A new token, shown this once."""
-        return self._call(wire.CreatedToken, "POST", "tokens", json={"name": name, "scope": scope})
+        return self._call(wire_tokens.CreatedToken, "POST", "tokens", json={"name": name, "scope": scope})
 
-    def tokens(self) -> list[wire.Token]:
+    def tokens(self) -> list[wire_tokens.Token]:
         """All tokens."""
-        found: list[wire.Token] = []
+        found: list[wire_tokens.Token] = []
         after: str | None = None
         while True:
             params = {"after": after, "limit": PAGE_SIZE_MAX}
-            page = self._call(wire.TokenList, "GET", "tokens", params=params)
+            page = self._call(wire_tokens.TokenList, "GET", "tokens", params=params)
             found += page.tokens
             after = page.next
             if after is None:
                 return found
 
-    def revoke_token(self, token_id: str) -> wire.Token:
+    def revoke_token(self, token_id: str) -> wire_tokens.Token:
         """End a token."""
-        return self._call(wire.Token, "DELETE", f"tokens/{quote(token_id, safe='')}")
+        return self._call(wire_tokens.Token, "DELETE", f"tokens/{quote(token_id, safe='')}")
 
     def _call(
         self,

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api import wire
+from api import wire, wire_tokens
 from api.podctl.failing import plain
 from api.podctl.waiting import called, how_far
 
@@ -128,7 +128,7 @@ def nodes(found: Iterable[wire.Node]) -> None:
     table(("NODE", "IS", "HEARD", "CORDONED", "CPUS", "MEMORY MIB", "PODS", "ENGINE"), rows)
 
 
-def tokens(found: Iterable[wire.Token]) -> None:
+def tokens(found: Iterable[wire_tokens.Token]) -> None:
     """Print tokens as a table."""
     rows = (
         (token.token_id, token.name, token.scope, ago(token.created_at), ago(token.revoked_at))
