@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from tests.support.browser import (
     CHROMIUM,
+    another_chromium,
     chromium,
     learner_page,
     open_workbench,
@@ -107,7 +108,7 @@ def work_alone(site: LocalInstallation, page: Page, user: str) -> str:
     return pod
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_pods_that_nobody_uses_are_put_away_and_others_are_not(
     idle_site: LocalInstallation, tmp_path: Path
 ) -> None:
@@ -122,7 +123,7 @@ def test_pods_that_nobody_uses_are_put_away_and_others_are_not(
         _assert_stopped_in_its_grace(site, closing)
         _assert_kept_alone(site, building)
         with (
-            cable_pulled(site, tmp_path) as vanished,
+            cable_pulled(site, browser, tmp_path) as vanished,
             learner_page(browser) as untouched,
             learner_page(browser) as kept,
         ):
@@ -138,11 +139,11 @@ def test_pods_that_nobody_uses_are_put_away_and_others_are_not(
 
 
 @contextmanager
-def cable_pulled(site: LocalInstallation, directory: Path) -> Iterator[str]:
+def cable_pulled(site: LocalInstallation, beside: Browser, directory: Path) -> Iterator[str]:
     """A pod whose one tab is at the other end of a cable from which no packet comes, nor came a farewell."""
     with (
         learners_network(directory, CHROMIUM) as network,
-        chromium(str(network.browser), found_at(network.here)) as browser,
+        another_chromium(beside, str(network.browser), found_at(network.here)) as browser,
         learner_page(browser) as page,
     ):
         pod = _open(site, page, "vanisher")
@@ -157,7 +158,6 @@ def _assert_noticed_and_stopped(site: LocalInstallation, pod: str) -> None:
     wait_for("the vanished client's pod has stopped", lambda: not is_running(site, pod))
 
     assert (stopped["actor"], stopped["to_value"]) == ("policy:closed", "stopped")
-    assert stopped["reason"] == f"the last tab was closed {GRACE_S} s before"
     gone_at = datetime.fromisoformat(presence_of(site, pod)["gone_at"])
     assert at(stopped) - gone_at >= timedelta(seconds=GRACE_S)
 

@@ -1,11 +1,11 @@
 """A real Chromium on a pod's link: what a learner does and sees."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Page, Request, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 CHROMIUM = "/usr/bin/chromium"
@@ -27,14 +27,24 @@ NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 @contextmanager
 def chromium(executable: str = CHROMIUM, *flags: str) -> Iterator[Browser]:
     """Debian's Chromium, headless."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, headless=True, args=[*_FLAGS, *flags]
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with sync_playwright() as playwright, _launched(playwright.chromium, executable, flags) as browser:
+        yield browser
+
+
+@contextmanager
+def another_chromium(beside: Browser, executable: str, *flags: str) -> Iterator[Browser]:
+    """A second one in the same test, elsewhere."""
+    with _launched(beside.browser_type, executable, flags) as browser:
+        yield browser
+
+
+@contextmanager
+def _launched(kind: BrowserType, executable: str, flags: Sequence[str]) -> Iterator[Browser]:
+    browser = kind.launch(executable_path=executable, headless=True, args=[*_FLAGS, *flags])
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 @contextmanager
