@@ -9,6 +9,7 @@ import pytest
 from node_agent.errors import TakenBack
 from state.wire import CreatePod, CreateWorkspace, PodSpec
 from tests.support.docker_node import DockerNode
+from tests.support.site import until
 from tests.support.stalling_registry import StallingRegistry
 
 
@@ -34,13 +35,13 @@ def test_a_pull_on_which_nothing_comes_is_given_up_and_tried_again(
     assert (failed.code, failed.permanent) == ("image_pull_timeout", False)
     assert "nothing came from its registry for 1 s" in failed.message
     registry.flowing.set()
-    node.done(create(registry), "p-slow")
+    until(lambda: node.do(create(registry), "p-slow").outcome == "done")
     assert registry.asked >= 2
 
 
 def test_a_pull_that_takes_too_long_in_all_is_given_up(tmp_path: Path, registry: StallingRegistry) -> None:
     """However little comes now and then."""
-    node = DockerNode(tmp_path, pull_silence_s_max=5.0, pull_timeout_s_max=0.5)
+    node = DockerNode(tmp_path, pull_silence_s_max=30.0, pull_timeout_s_max=0.5)
     try:
         node.done(CreateWorkspace())
         failed = node.refused(create(registry), "p-slow")

@@ -159,6 +159,14 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "half a journal replaces the whole one on a disk that is nearly full",
+        "LAW 5",
+        "node_agent/host.py",
+        "            write_all(file, data)",
+        "            file.write(data)",
+        ("tests/integration/test_full_disk.py",),
+    ),
+    Mutant(
         "the pull of an image has no end",
         "LAW 12",
         "node_agent/docker_pulls.py",

@@ -26,7 +26,7 @@ def as_if_newer(message: Any) -> Any:
 
 
 class NewerWire:
-    """Passes syncs on. `steps` are put before those of the next replies, one each."""
+    """Passes syncs on. `steps` are put before those of every reply, until they are answered."""
 
     def __init__(self, gateway_url: str) -> None:
         self._upstream = httpx.Client(base_url=gateway_url, timeout=FORWARD_TIMEOUT_S)
@@ -43,8 +43,7 @@ class NewerWire:
 
     def answered(self, reply: dict[str, Any]) -> dict[str, Any]:
         """What the agent is told."""
-        if self.steps and "actions" in reply:
-            reply["actions"].insert(0, self.steps.pop())
+        reply["actions"] = [step for step in self.steps if step["id"] not in self.results] + reply["actions"]
         newer: dict[str, Any] = as_if_newer(reply)
         return newer
 
