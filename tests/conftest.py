@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.support.stalling_registry",
     "tests.sim.postgres",
     "tests.support.api_server",
+    "tests.support.small_images",
 ]
 
 # The same examples at each run, so that what fails here fails anywhere; CODEPODS_DRAWS=new looks for others.

@@ -13,30 +13,10 @@ from node_agent.archive.commit import read_manifest
 from node_agent.archive.export import ExportRefused, Part
 from node_agent.archive.oci import NOT_KEPT, as_oci
 from state.wire import ArchiveMade
-from tests.integration.test_images_kept import Small, run
 from tests.support.docker_node import DockerNode
+from tests.support.small_images import CHANGES, SEEN, Small, run
 
 POD = "p-oci"
-CHANGES = """set -e
-cd /etc/gone; rm inside
-rm /etc/deleted /etc/replaced; mkdir /etc/replaced; echo in >/etc/replaced/file
-rm -r /etc/kept; mkdir /etc/kept; echo new >/etc/kept/new
-mkdir -p /opt/new; echo one >/opt/new/x; ln /opt/new/x /opt/new/y; ln -s x /opt/new/link
-chmod 4711 /opt/new/x
-touch /opt/new/.wh.x
-"""
-SEEN = (
-    "cd /; ls -Ra etc/gone etc/kept etc/replaced opt more; cat opt/new/y etc/replaced/file; "
-    "stat -c '%a %h %Y' opt/new/x"
-)
-
-
-@pytest.fixture
-def small() -> Iterator[Small]:
-    """Gone afterwards."""
-    small = Small("oci")
-    yield small
-    small.remove()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,18 +21,11 @@ from node_agent.archive.oci_incoming import files_tree, look_through, open_image
 from node_agent.archive.restore import restore_archive
 from state.model import TargetKind
 from state.wire import ArchiveMade
-from tests.integration.test_archive_oci import CHANGES, POD, SEEN
-from tests.integration.test_images_kept import Small, run
 from tests.support.docker_node import DockerNode
+from tests.support.small_images import CHANGES, SEEN, Small, run, tar_of
 from tests.support.trees import differences, snapshot
 
-
-@pytest.fixture
-def small() -> Iterator[Small]:
-    """Gone afterwards."""
-    small = Small("incoming")
-    yield small
-    small.remove()
+POD = "p-oci"
 
 
 @pytest.fixture
@@ -160,20 +153,6 @@ def layout(base: str, layer: bytes, *, diff_ids: list[str] | None = None, images
         "l/layer.tar": layer,
     }
     return tar_of(texts)
-
-
-def tar_of(files: dict[str, bytes], change: Callable[[tarfile.TarInfo], None] | None = None) -> bytes:
-    """A tar of these; names that end in a slash are folders."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
-            if change is not None:
-                change(info)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 @pytest.fixture

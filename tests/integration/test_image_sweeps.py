@@ -1,14 +1,20 @@
 """Images and unknown pods in the store, from the database to the store and back: real chores, by hand."""
 
+import secrets
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import boto3
 import pytest
 
 from node_agent.archive.image_store import read_image
+from node_agent.open_store import open_store
 from state.model import Limits
 from tests.integration.test_store_chores import Installation
+from tests.support.aged_store import AgedStore
 from tests.support.control import Control
+from tests.support.s3_servers import CREDENTIALS, moto_server
 from tests.support.scripted_node import IMAGE_ID
 from tests.support.stored_images import store_image
 
@@ -16,10 +22,31 @@ KEEP_ONE = Limits(archives_kept=1)
 STRANGER = "archives/pod/p-nobodyknows1/1-1/manifest.json"
 
 
-@pytest.fixture
-def installation(control: Control, tmp_path: Path) -> Installation:
-    """With a pod that was put away twice."""
-    installation = Installation(control, tmp_path / "store")
+@pytest.fixture(scope="module")
+def conditional_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that honours conditions."""
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["directory", "s3"])
+def installation(
+    request: pytest.FixtureRequest,
+    control: Control,
+    conditional_s3: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Installation:
+    """With a pod that was put away twice, on either store."""
+    aged = None
+    if request.param == "s3":
+        for name, value in CREDENTIALS.items():
+            monkeypatch.setenv(name, value)
+        bucket = f"pods-{secrets.token_hex(4)}"
+        boto3.client("s3", endpoint_url=conditional_s3, region_name="us-east-1").create_bucket(Bucket=bucket)
+        aged = AgedStore(open_store(f"s3://{bucket}/site?endpoint={conditional_s3}"))
+        assert aged.probe().conditional_put
+    installation = Installation(control, tmp_path / "store", aged)
     installation.put_away(2)
     return installation
 

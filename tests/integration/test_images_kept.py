@@ -1,8 +1,6 @@
 """Images of pods in the store: once each, layers shared, and loaded where neither image nor registry is."""
 
 import json
-import secrets
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,39 +22,10 @@ from node_agent.errors import StepError
 from node_agent.images import Images
 from state.wire import ArchiveProof, CreateWorkspace, PodSpec, RemovePod, RestorePod
 from tests.support.docker_node import DockerNode, source_of
-from tests.support.vfs_engine import IMAGE, small_root
+from tests.support.small_images import Small, run
+from tests.support.vfs_engine import IMAGE
 
 POD = "p-kept"
-
-
-class Small:
-    """Two images of one base, on the machine's engine."""
-
-    def __init__(self, tag: str) -> None:
-        self.names = (f"codepods-kept-{tag}:base", f"codepods-kept-{tag}:more")
-        run("import", "--change", 'CMD ["sleep", "600"]', "-", self.names[0], given=small_root())
-        text = f"FROM {self.names[0]}\nRUN mkdir /more && touch /more/{tag}\n"
-        run("build", "--network", "none", "-t", self.names[1], "-", given=text.encode())
-        self.ids = tuple(run("inspect", "--format", "{{.Id}}", name).strip() for name in self.names)
-
-    def remove(self) -> None:
-        """From the engine, with their layers."""
-        for name in (*reversed(self.names), *reversed(self.ids)):
-            subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
-
-
-def run(*arguments: str, given: bytes | None = None) -> str:
-    """The machine's docker."""
-    argv = ["docker", *arguments]
-    return subprocess.run(argv, input=given, capture_output=True, check=True, timeout=120).stdout.decode()
-
-
-@pytest.fixture
-def small() -> Iterator[Small]:
-    """Gone afterwards."""
-    small = Small(secrets.token_hex(4))
-    yield small
-    small.remove()
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """`podctl import --format oci` on the real parts: an image in a file becomes a new pod."""
 
-import hashlib
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from node_agent.archive.image_store import ImageManifest, Layer, image_key
-from node_agent.directory_store import DirectoryStore
+from node_agent.archive.commit import read_manifest
+from node_agent.archive.restore import restore_archive
 from state import chores
 from state.database import Database
 from state.generations import list_generations
-from tests.integration.test_archive_oci_incoming import tar_of
-from tests.integration.test_downloads import podctl
+from tests.integration.test_downloads import podctl, put_away
 from tests.support.api_server import ApiServer
-from tests.support.docker_node import pod_image
 from tests.support.site import Site, two_nodes, until
+from tests.support.small_images import CHANGES, SEEN, Small, run, tar_of
+from tests.support.trees import Snapshot, differences, snapshot
 
+_CURRENT = """
+    SELECT a.manifest_key, a.manifest_digest FROM pod p JOIN workspace w ON w.id = p.workspace_id
+      JOIN archive a ON a.id = CASE %(kind)s WHEN 'pod' THEN p.archive_id ELSE w.archive_id END
+     WHERE p.id = %(pod)s
+"""
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -34,48 +37,39 @@ def site(tmp_path: Path, db: Database, database_url: str) -> Iterator[Site]:
 
 
 @pytest.fixture
-def server(site: Site, database_url: str, tmp_path: Path) -> Iterator[ApiServer]:
-    """The API, which knows the gateway."""
-    settings = {"gateway_url": site.reconciler.url, "default_image": pod_image()}
+def server(site: Site, small: Small, database_url: str, tmp_path: Path) -> Iterator[ApiServer]:
+    """The API, which knows the gateway; the pod image itself would be copied about for minutes."""
+    settings = {"gateway_url": site.reconciler.url, "default_image": small.names[1]}
     with ApiServer.on(database_url, tmp_path, **settings) as running:
         yield running
 
 
-def keep_without_content(store: DirectoryStore) -> ImageManifest:
-    """The pods' image as nodes keep it, but for its layers' bytes, which an import never reads."""
-    wanted = "{{.Id}} {{json .RootFS.Layers}}"
-    argv = ["docker", "inspect", "--format", wanted, pod_image()]
-    image_id, _, stack = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.partition(
-        " "
-    )
-    argv = ["docker", "info", "--format", "{{.DockerRootDir}}/image/{{.Driver}}/imagedb/content/sha256"]
-    folder = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-    config = (Path(folder) / image_id.removeprefix("sha256:")).read_text()
-    layers = tuple(Layer(diff_id=diff_id, tar_bytes=1) for diff_id in json.loads(stack))
-    for layer in layers:
-        with store.open_writer(layer.key) as writer:
-            writer.write(b"x")
-            writer.commit()
-    manifest = ImageManifest(image_id=image_id, config=config, layers=layers)
-    store.put_manifest(image_key(image_id), manifest.model_dump_json().encode())
-    return manifest
+def exported(site: Site, server: ApiServer, small: Small, file: Path) -> str:
+    """A pod whose user did all that a layer has a word for, put away, and downloaded; its id."""
+    pod_id = site.open(image=small.names[1])
+    site.until_is(pod_id, "running")
+    (container,) = site.agent_of(pod_id).node.parts.runtime.of_pod(pod_id)
+    run("exec", container.id, "sh", "-c", f"{CHANGES} echo 'int main;' >/workspaces/main.c")
+    put_away(site, pod_id, 1)
+    # What agents do every five minutes.
+    assert site.agents[0].node.parts.images.keep(small.ids[1])
+    done = podctl(server, "download", pod_id, "--format", "oci", "--what", "all", "--output", str(file))
+    assert done.returncode == 0, done.stderr
+    return pod_id
 
 
-def image_of(base: ImageManifest, layer: bytes) -> bytes:
-    """What `podctl download --format oci` writes, but for the layers below."""
-    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
-    config = json.loads(base.config)
-    config["rootfs"]["diff_ids"].append(digest)
-    index = [{"Config": "config.json", "Layers": [], "RepoTags": ["mine:1"]}]
-    texts = {"manifest.json": json.dumps(index).encode(), "config.json": json.dumps(config).encode()}
-    return tar_of({**texts, "layer.tar": layer})
-
-
-def owned(info: tarfile.TarInfo) -> None:
-    """By the pod's user below their folders, else by root."""
-    info.mode = 0o755
-    if info.name.startswith(("workspaces", "home/coder")):
-        info.uid = info.gid = 1000
+def trees_of(site: Site, pod_id: str, folder: Path) -> list[Snapshot]:
+    """What the pod's current archive holds, and that of its user's files."""
+    trees = []
+    for kind in ("pod", "workspace"):
+        with site.db.transaction() as connection:
+            row = connection.execute(_CURRENT, {"pod": pod_id, "kind": kind}).fetchone()
+        assert row is not None
+        target, store = folder / f"{pod_id}-{kind}", site.agents[0].node.store
+        target.mkdir()
+        restore_archive(store, read_manifest(store, row["manifest_key"], row["manifest_digest"]), target)
+        trees.append(snapshot(target))
+    return trees
 
 
 def scratched(site: Site) -> list[Path]:
@@ -110,32 +104,30 @@ def cut_in_the_middle(site: Site, server: ApiServer, pod_id: str, folder: Path) 
     assert len(list_generations(site.db, pod_id)) == before
 
 
-def test_an_image_becomes_a_new_pod(site: Site, server: ApiServer, tmp_path: Path) -> None:
-    """With its changes, deletions and the user's files; one that is refused, or cut off, leaves nothing."""
-    base = keep_without_content(site.agents[0].node.store)
-    folders = dict.fromkeys(("etc/", "opt/", "home/", "home/coder/", "workspaces/"), b"")
-    files = {"opt/tool": b"installed", "home/coder/own": b"mine", "workspaces/main.c": b"int main;"}
-    layer = tar_of({**folders, **files, "etc/.wh.debian_version": b""}, owned)
-    (tmp_path / "pod.oci.tar").write_bytes(image_of(base, layer))
-
-    made = podctl(
-        server, "import", "bob/new", str(tmp_path / "pod.oci.tar"), "--format", "oci", "--new", "--json"
-    )
+def test_an_exported_pod_becomes_a_new_one(
+    site: Site, server: ApiServer, small: Small, tmp_path: Path
+) -> None:
+    """With the same tree, its user's files too; an image that is refused, or cut off, leaves nothing."""
+    file = tmp_path / "pod.oci.tar"
+    old_id = exported(site, server, small, file)
+    made = podctl(server, "import", "bob/new", str(file), "--format", "oci", "--new", "--json")
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["what"] == "both"
     pod_id = json.loads(podctl(server, "get", "bob/new", "--json").stdout)["pod_id"]
-    opened = podctl(server, "start", pod_id, "--wait")
-    assert opened.returncode == 0, opened.stderr
-    seen = site.run(
-        pod_id, "cat /opt/tool ~/own /workspaces/main.c; ls /etc/debian_version 2>&1; stat -c %a%U / ~"
-    )
-    assert seen.startswith("installedmineint main;")
-    assert "No such file" in seen
-    assert seen.split()[-2:] == ["755root", "755coder"]
+    site.until_is(pod_id, "running")
+    (container,) = site.agent_of(pod_id).node.parts.runtime.of_pod(pod_id)
+    assert container.image_id == small.ids[1]
+    for before, after in zip(trees_of(site, old_id, tmp_path), trees_of(site, pod_id, tmp_path), strict=True):
+        # A mark that something is deleted has no time of its own in a layer, and `/` is not in it.
+        different = [line for line in differences(before, after) if not line.endswith("is 0")]
+        assert different == []
+    assert "int main;" in run("exec", container.id, "sh", "-c", f"{SEEN}; cat /workspaces/main.c")
 
-    (tmp_path / "foreign.tar").write_bytes(
-        image_of(base.model_copy(update={"config": '{"rootfs": {"diff_ids": ["sha256:1"]}}'}), layer)
-    )
+    texts = {
+        "manifest.json": '[{"Config": "c", "Layers": []}]',
+        "c": '{"rootfs": {"diff_ids": ["sha256:1"]}}',
+    }
+    (tmp_path / "foreign.tar").write_bytes(tar_of({name: text.encode() for name, text in texts.items()}))
     refused = podctl(server, "import", pod_id, str(tmp_path / "foreign.tar"), "--format", "oci")
     assert refused.returncode == 1
     assert b"of no image that is kept here" in refused.stderr

@@ -10,6 +10,7 @@ from node_agent.archive.manifest import BlobRef, Manifest, blob_key, manifest_ke
 from node_agent.chore_kinds import HANDLERS
 from node_agent.chores import ChoreRunner
 from node_agent.directory_store import DirectoryStore
+from node_agent.store import Store
 from node_agent.sweep import INSTALLATION_KEY
 from reconciler.chores import attend_chores, attend_retention
 from state import chores, streams
@@ -19,6 +20,7 @@ from state.copy_wire import IMPORT_ATTEMPTS_FROM
 from state.generations import list_generations
 from state.model import Desired, ImportForm, Limits, TargetKind
 from state.snapshot import database_clock
+from tests.support.aged_store import AgedStore
 from tests.support.control import Control
 from tests.support.scripted_node import ScriptedNode
 from tests.support.stored_archives import StoringNode
@@ -29,10 +31,12 @@ LONG = timedelta(days=40)
 class Installation:
     """A control plane by hand, a node that writes real archives into a real store, and its chores."""
 
-    def __init__(self, control: Control, root: Path) -> None:
+    def __init__(self, control: Control, root: Path, aged: AgedStore | None = None) -> None:
+        """`aged`: a store elsewhere than in `root`."""
         self.control = control
         self.root = root
-        self.store = DirectoryStore(root)
+        self._aged = aged
+        self.store: Store = aged or DirectoryStore(root)
         control.join("node-1")
         self.node: ScriptedNode = StoringNode("node-1", boot_id="boot-2", store=self.store)
         self.pod_id = control.pod("alice")
@@ -47,6 +51,8 @@ class Installation:
 
     def older(self, by: timedelta) -> None:
         """Time passes, in the store and in the database."""
+        if self._aged is not None:
+            self._aged.older(by)
         for path in self.root.rglob("*"):
             if path.is_file():
                 at = path.stat().st_mtime - by.total_seconds()

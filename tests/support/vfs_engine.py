@@ -3,7 +3,7 @@
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -47,12 +47,13 @@ def _await(url: str, log: Path) -> None:
         time.sleep(0.2)
 
 
-def small_root() -> bytes:
-    """This machine's own shell and a few programs, with the libraries that they need."""
+def small_root(programs: Sequence[str] = (), files: Sequence[str] = ()) -> bytes:
+    """This machine's own shell and a few programs, with the libraries that they need; and more of its own."""
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
-        libraries = {library for program in _programs() for library in _libraries(program)}
-        for path in sorted({*_programs(), *libraries}):
+        all_programs = [*_programs(), *programs]
+        libraries = {library for program in all_programs for library in _libraries(program)}
+        for path in sorted({*all_programs, *libraries, *files}):
             tar.add(path, arcname=path.lstrip("/"))
         for name in ("tmp", "workspaces", "run/codepods", "etc/kept", "etc/gone"):
             member = tarfile.TarInfo(name)
