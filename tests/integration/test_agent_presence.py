@@ -134,6 +134,8 @@ def test_an_editor_says_what_only_it_knows(watched: Watched) -> None:
     assert watched.look().active_age_s is None
 
 
+# A look that waits for a pipe would wait for ever.
+@pytest.mark.timeout(100)
 @pytest.mark.parametrize(
     "script",
     [
