@@ -138,7 +138,7 @@ class Gateway:
         ingested, chores_kept = await self._call(partial(self._take_in, message, token))
         if ingested.refusal is not None:
             raise _not_believed(ingested.refusal, message)
-        epochs = await self._call(partial(epochs_ahead, self._db, message.report))
+        epochs = await self._call(partial(epochs_ahead, self._db, message.node_id, message.report))
         reply = await self._wait(_after(message, ingested.accepted), chores_kept)
         told = {"accepted": ingested.accepted, "epochs": epochs}
         body = reply.model_copy(update=told).model_dump_json()

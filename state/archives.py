@@ -20,7 +20,6 @@ _COMMIT = """
            %(manifest_key)s, %(manifest_digest)s, %(fingerprint)s, %(size_bytes)s, %(image_id)s, %(notices)s,
            %(live)s
       FROM placement pl
-      JOIN workspace w ON w.id = pl.workspace_id AND w.epoch = pl.epoch
      WHERE pl.workspace_id = %(workspace_id)s AND pl.node_id = %(node_id)s AND pl.epoch = %(epoch)s
        AND pl.released_at IS NULL
        AND NOT EXISTS (SELECT 1 FROM archive a WHERE a.target_kind = %(target_kind)s

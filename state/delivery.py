@@ -12,7 +12,12 @@ from state.wire import Action, Report
 # Actions in one reply to a node. The planner keeps fewer open than this per node.
 ACTIONS_PER_REPLY_MAX = 200
 
-_EPOCHS = "SELECT id, epoch FROM workspace WHERE id = ANY(%(ids)s)"
+# On the node of the live placement that one's: a higher number may have been seen, and is not given any more.
+_EPOCHS = """
+    SELECT w.id, CASE WHEN pl.node_id = %(node)s THEN pl.epoch ELSE w.epoch END AS epoch
+      FROM workspace w LEFT JOIN placement pl ON pl.workspace_id = w.id AND pl.released_at IS NULL
+     WHERE w.id = ANY(%(ids)s)
+"""
 _LIVE = frozenset({Observed.STARTING, Observed.RUNNING, Observed.FAILED, Observed.STOPPING})
 
 _OPEN_IDS = """
@@ -55,7 +60,7 @@ _TAKEN_BACK = """
 """
 
 
-def epochs_ahead(db: Database, report: Report | None) -> dict[str, int]:
+def epochs_ahead(db: Database, node_id: str, report: Report | None) -> dict[str, int]:
     """The epoch of workspaces of which something runs on the node, and that have been placed anew since."""
     reported: dict[str, int] = {}
     for line in report.pods if report else ():
@@ -64,7 +69,7 @@ def epochs_ahead(db: Database, report: Report | None) -> dict[str, int]:
     if not reported:
         return {}
     with db.transaction() as conn:
-        rows = conn.execute(_EPOCHS, {"ids": list(reported)})
+        rows = conn.execute(_EPOCHS, {"node": node_id, "ids": list(reported)})
         return {row["id"]: row["epoch"] for row in rows if row["epoch"] > reported[row["id"]]}
 
 

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from state import events, presence
 from state.backoff import next_failure
 from state.database import Connection, Database
+from state.forgotten import go_above
 from state.lease import Refusal, renew_lease, stamp
 from state.model import Limits, Verb
 from state.observed import Comparison, Exit, Known, Oddity, compare
@@ -236,6 +237,8 @@ def _take_in(
     judge = Judge(now=last["now"], limits=limits, jitter=jitter)
     action_ids = [result.action_id for result in request.results]
     _lock(conn, request.node_id, action_ids, None if same else report)
+    if not same:
+        go_above(conn, request.node_id, report)
     known = None if same else _known(conn, request, report, limits)
     actions = open_actions(conn, request.node_id, action_ids)
     answered = apply_results(conn, request.results, actions, judge)

@@ -15,6 +15,7 @@ from state import events
 from state.archives import commit_archive
 from state.backoff import live_failure, next_failure
 from state.database import Connection
+from state.forgotten import give_way
 from state.generations import DAMAGE_CODES, mark_whole, note_damage
 from state.model import Failure, Limits, Verb
 from state.rows import Row, failure_from_json, failure_to_json
@@ -26,6 +27,8 @@ _RESTORING = frozenset({Verb.RESTORE_POD, Verb.RESTORE_WORKSPACE})
 # A pod that starts well and then exits must not be forgiven by each start that succeeds; state.observed
 # forgets such failures once it has run long enough.
 EXITED = "exited"
+# A node's answer to a step of an earlier placement than it has seen.
+STALE_EPOCH = "stale_epoch"
 
 _OPEN_ACTIONS = """
     SELECT id::text AS id, target, target_kind, verb, workspace_id, pod_id, node_id, epoch, generation,
@@ -186,6 +189,8 @@ def _succeeded(conn: Connection, action: Row, detail: dict[str, Any]) -> None:
 def _failed(conn: Connection, action: Row, result: StepFailed, judge: Judge) -> None:
     kind, target = action["target_kind"], action["target"]
     _close(conn, action, "failed", {"code": result.code, "message": result.message})
+    if result.code == STALE_EPOCH:
+        give_way(conn, action)
     row = conn.execute(_FAILURE_OF[kind], (target,)).fetchone()
     assert row is not None
     previous = live_failure(known_failure(row["failure"]), row["wished_at"])

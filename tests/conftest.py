@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.support.postgres",
+    "tests.support.replica",
     "tests.support.rules",
     "tests.support.stalling_registry",
     "tests.sim.postgres",

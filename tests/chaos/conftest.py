@@ -8,6 +8,7 @@ LONG = (
     "test_clocks.py",
     "test_engine_faults.py",
     "test_full_data_directory.py",
+    "test_lost_commits.py",
     "test_partitions.py",
     "test_store_faults.py",
 )

@@ -65,7 +65,9 @@ waits = st.none() | st.sampled_from((-1.0, 0.0, 2.0, 90.0))
 nodes = st.sampled_from(NODES)
 pods = st.sampled_from(sorted(PODS))
 workspaces = st.sampled_from(WORKSPACES)
-codes = st.sampled_from((CANCELLED, "busy", "disk_full", "archive_corrupt", "restore_corrupt", "no_image"))
+codes = st.sampled_from(
+    (CANCELLED, "stale_epoch", "busy", "disk_full", "archive_corrupt", "restore_corrupt", "no_image")
+)
 told = st.sampled_from((None, None, "the engine is away"))
 _NOT_REPORTED = (Observed.ABSENT, Observed.UNKNOWN)
 

@@ -82,7 +82,7 @@ def test_a_lost_node_that_comes_back_changes_nothing(control: Control, one: Scri
     control.settle(other)
     before = pods.get_pod(control.db, pod_id)
 
-    ahead = epochs_ahead(control.db, one.report())
+    ahead = epochs_ahead(control.db, one.node_id, one.report())
     assert ahead == {other.pods[pod_id].workspace_id: other.pods[pod_id].epoch}
     one.perform()  # the stop that it was given before it fell silent
     control.settle(one, other)
@@ -90,7 +90,9 @@ def test_a_lost_node_that_comes_back_changes_nothing(control: Control, one: Scri
     assert pods.get_pod(control.db, pod_id) == before
     assert pod_id in one.pods
     assert len(control.events("stale_container")) >= 1
-    assert epochs_ahead(control.db, one.report()) == {}  # it has stopped: there is nothing left to stop
+    assert (
+        epochs_ahead(control.db, one.node_id, one.report()) == {}
+    )  # it has stopped: there is nothing left to stop
     assert nodes.list_nodes(control.db)[0].lost is False
 
 

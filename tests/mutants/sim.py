@@ -270,8 +270,8 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "an archive of a placement that is over counts",
         "LAW 5",
         _TABLES,
-        "        if workspace.placement != Placement(row.node_id, action.epoch) or",
-        "        if False and",
+        "        if workspace.placement != Placement(row.node_id, action.epoch):",
+        "        if False:",
         # Two lines at once: when a placement is over, nothing of it is open any more that could be committed.
         (
             _DATABASE,

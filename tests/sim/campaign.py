@@ -49,6 +49,8 @@ MARKS = (
     "policy:idle",
     "policy:archive",
     "policy:lifetime",
+    "commits_lost",
+    "archive_forgotten",
     "code:disk_full",
     "code:store_unavailable",
 )
@@ -116,7 +118,7 @@ def campaign(
     """Run seed after seed, some with late deliveries or effects; the totals so far with each."""
     totals, began_at = Totals(), time.perf_counter()
     for seed in seeds:
-        mirrored = server is None or seed % 10 not in ONLY_IN_THE_MIRROR
+        mirrored = server is None or directed(seed) not in ONLY_IN_THE_MIRROR
         outcome = run(schedule_of(seed, steps) if mirrored else draw(seed, steps), server=server)
         totals.add(outcome)
         totals.took_s = time.perf_counter() - began_at

@@ -61,6 +61,17 @@ class Conduct(Watch):
         self.destroyed: set[str] = set()
         self.told_lost: set[str] = set()
         self.must_be_told: set[str] = set()
+        self._has_forgotten = False
+
+    def forget(self, pod_ids: Iterable[str]) -> None:
+        """The database has gone back: what is monotone begins anew, and states change without a cause."""
+        self._has_forgotten = True
+        self.by_hand.update(pod_ids)
+        self.destroyed.update(pod_ids)
+        for memory in (self._levels, self._boots, self._superseded, self._believed, self._failed):
+            memory.clear()
+        self._comes_from.clear()
+        self._left.clear()
 
     # ---- what was heard of nodes ---------------------------------------------------------------------------
 
@@ -184,7 +195,8 @@ class Conduct(Watch):
             before = self._levels.get(pod.id, (0, 0, 0))
             if any(now < then for now, then in zip(level, before, strict=True)):
                 raise Violation("I5", f"{pod.id} went back from {before} to {level}")
-            if pod.observed is not None and pod.observed.generation > pod.generation:
+            to_come = pod.observed is not None and pod.observed.generation > pod.generation
+            if to_come and not self._has_forgotten:
                 raise Violation("I5", f"{pod.id} is reported at a generation to come")
             self._levels[pod.id] = level
         for node in self._db.nodes.values():
@@ -258,12 +270,27 @@ class Conduct(Watch):
     def released(self, line: Release) -> None:
         """See Watch. No VM is ever terminated by this code; giving a node up is the nearest to it."""
         self._truth.checks["I13"] += 1
+        if self._truth.settling:  # what was made in the moments that are forgotten is kept there, as a copy
+            self.gave_way(line.workspace_id)
+            return
         docker = self._truth.dockers[line.node_id]
         things = [found for found in docker.containers.values() if found.whole]
         for thing in (*things, *docker.volumes.values()):
             mine = thing.labels.get(WORKSPACE) == line.workspace_id
             if mine and int(thing.labels[EPOCH]) == line.epoch and thing.tree.data:
                 raise Violation("I13", f"{line.node_id} was given up, and {thing.name} is still on it")
+
+    def taken_over(self, workspace_id: str, placement: Placement) -> None:
+        """See Watch."""
+        self._marks["placement_found"] += 1
+        self._truth.go_on_at(workspace_id, placement)
+
+    def gave_way(self, workspace_id: str) -> None:
+        """See Watch. Only a database that has forgotten something has to."""
+        if not self._has_forgotten:
+            raise Violation("I5", f"a node has seen a later placement of {workspace_id} than there was")
+        pods = [pod.id for pod in self._db.pods.values() if pod.workspace_id == workspace_id]
+        self._truth.go_on_without(workspace_id, pods)
 
     def given_up(self, line: Abandon) -> None:
         """See Watch. What was nowhere but on that node is lost to its users, and they are told so."""

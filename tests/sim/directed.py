@@ -6,6 +6,7 @@ from random import Random
 from state.model import Desired, What
 from tests.sim.schedule import (
     BESIDE,
+    COMMITS_LOST,
     DUPLICATE_LATE,
     EXTEND,
     GO_BACK,
@@ -264,6 +265,36 @@ def going_back(seed: int) -> Schedule:
     return Schedule(seed, 4000, tuple(in_order(faults)))
 
 
+def forgetful(seed: int) -> Schedule:
+    """The database fails over to a replica that misses the last moments, while users come and go."""
+    random = Random(f"forgetful {seed}")
+    faults = [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
+    lost = [random.randrange(20, 2600) for _ in range(4)]
+    faults += [
+        Fault(step, WORKSPACES[0], 0, COMMITS_LOST, arg=random.choice((0.3, 1.0, 2.5, 4.0))) for step in lost
+    ]
+    for step in lost:  # who is placed again may be placed elsewhere, before its former node is heard
+        away, until = random.sample(NODES, 2)
+        faults.append(Fault(step + random.randrange(80), away, 0, "cordon"))
+        faults.append(Fault(step + 10, away, 0, "partition", arg=random.choice((2.0, 10.0, 30.0))))
+        faults.append(Fault(step + 200, until, 0, "uncordon"))
+    for step in lost:  # a user who comes back while going away is placed anew at once
+        away, pod_id = max(0, step - random.randrange(60, 400)), random.choice(PODS)
+        faults.append(Fault(away, pod_id, 0, "wish:archived"))
+        faults.append(Fault(away + random.randrange(20, 300), pod_id, 0, "wish:running"))
+    for _ in range(16):
+        wanted = random.choices(list(Desired), weights=(6, 2, 6, 0.2))[0]
+        near = random.choice(lost) - random.randrange(150) if random.random() < 0.6 else None
+        step = random.randrange(2800) if near is None else max(0, near)
+        faults.append(Fault(step, random.choice(PODS), 0, f"wish:{wanted}"))
+    for _ in range(6):
+        kind = random.choice(("crash_before", "crash_after", "duplicate", "delay", "reply_cut"))
+        port = random.choice(("", "docker.", "net.", "store."))
+        nth = 0 if kind == "reply_cut" else random.randrange(1, 9)
+        faults.append(Fault(random.randrange(2800), random.choice(NODES), nth, kind, port, 5.0))
+    return Schedule(seed, 3000, tuple(in_order(faults)))
+
+
 # By the last digit of a seed; all other seeds are drawn freely.
 _DIRECTED = {
     0: late_deliveries,
@@ -282,14 +313,17 @@ _DIRECTED_RARELY = {
     64: going_back,
     84: going_back,
     16: copied,
+    34: forgetful,
     36: decaying,
     54: former_lives,
     56: decaying,
     74: copied,
     76: decaying,
+    94: forgetful,
+    96: forgetful,
 }
-# Of these, the ones whose chores have no PostgreSQL beside them yet.
-ONLY_IN_THE_MIRROR = (3,)
+# Of these, the ones that do what has no counterpart in PostgreSQL beside them yet.
+ONLY_IN_THE_MIRROR = (taking_care, forgetful)
 
 
 def directed(seed: int) -> Callable[[int], Schedule] | None:

@@ -12,7 +12,7 @@ from random import Random
 
 from node_agent.runtime import Status
 from state.model import Desired, Limits, What
-from tests.sim import copied, decay, happenings, visits
+from tests.sim import copied, decay, forgetting, happenings, visits
 from tests.sim.actors import AgentActor
 from tests.sim.chores import Caretakers
 from tests.sim.conduct import Conduct
@@ -25,7 +25,17 @@ from tests.sim.machine import SimContainer, at
 from tests.sim.postgres import SimServer
 from tests.sim.reconcilers import ReconcilerActor
 from tests.sim.rest import Rest
-from tests.sim.schedule import BESIDE, GO_BACK, IN_PLACE, NODES, PODS, RECONCILERS, Fault, Schedule
+from tests.sim.schedule import (
+    BESIDE,
+    COMMITS_LOST,
+    GO_BACK,
+    IN_PLACE,
+    NODES,
+    PODS,
+    RECONCILERS,
+    Fault,
+    Schedule,
+)
 from tests.sim.scheduler import Armed, Process, Scheduler
 from tests.sim.seams import installed
 from tests.sim.store import SimStore
@@ -186,7 +196,7 @@ class Fleet:
                 (docker, found)
                 for pod_id in PODS
                 for docker, found in self.truth.containers(pod_id)
-                if found.status is Status.RUNNING
+                if found.status is Status.RUNNING and self.truth.is_reached(docker, found)
             ]
             if running and not self.healing:
                 docker, container = random.choice(running)
@@ -211,6 +221,8 @@ class Fleet:
         self.scheduler.fired[kind] += 1
         if kind in decay.KINDS:
             decay.happen(self, fault)
+        elif kind == COMMITS_LOST:
+            forgetting.happen(self, fault)
         elif kind in (BESIDE, IN_PLACE):
             copied.happen(self, fault)
         elif kind == GO_BACK:

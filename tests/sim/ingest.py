@@ -18,7 +18,7 @@ from state.model import ActionState, ArchiveRef, Failure, Limits, Observed, Verb
 from state.observed import Comparison, Exit, Known, compare
 from state.presence_wire import PresenceDown
 from state.reports import Ingested, exit_message
-from state.results import EXITED
+from state.results import EXITED, STALE_EPOCH
 from state.wire import (
     CANCELLED,
     Action,
@@ -32,6 +32,7 @@ from state.wire import (
     SyncRequest,
 )
 from tests.sim.database import SimDatabase
+from tests.sim.forgotten import give_way, go_above
 from tests.sim.machine import at
 from tests.sim.rows import ActionRow, NodeRow, PodRow, known_row, known_workspace_row
 from tests.sim.visits import EXTENSION
@@ -99,6 +100,8 @@ class Ingest:
 
     def _take_in(self, node: NodeRow, request: SyncRequest, report: Report) -> bool:
         same = node.report == report
+        if not same:
+            self._marks["went_above"] += go_above(self._db, node.id, report)
         known = None if same else self._known(request, report)
         answered = sum([self._apply(node, result) for result in request.results])
         if known is not None:
@@ -249,6 +252,8 @@ class Ingest:
     def _failed(self, row: ActionRow, result: StepFailed, owner: Any) -> bool:
         """Whether it is to be tried at once, with another archive."""
         self._db.close(row, ActionState.FAILED)
+        if result.code == STALE_EPOCH:
+            self._marks["gave_way"] += give_way(self._db, row)
         previous = owner.failure
         if row.action.pod_id is None:
             pods = [pod for pod in self._db.pods.values() if pod.workspace_id == row.action.workspace_id]
@@ -347,14 +352,17 @@ class Ingest:
             actions=tuple(row.action for row in fresh[:ACTIONS_PER_REPLY_MAX]),
             taken_back=tuple(sorted(over.difference(request.ending))),
             accepted=accepted,
-            epochs=self.epochs_ahead(request.report),
+            epochs=self.epochs_ahead(request.node_id, request.report),
         )
 
-    def epochs_ahead(self, report: Report | None) -> dict[str, int]:
+    def epochs_ahead(self, node_id: str, report: Report | None) -> dict[str, int]:
         """See state.delivery."""
         reported: dict[str, int] = {}
         for line in report.pods if report else ():
             if line.state in _LIVE:
                 reported[line.workspace_id] = min(line.epoch, reported.get(line.workspace_id, line.epoch))
-        epochs = {key: self._db.workspaces[key].epoch for key in reported if key in self._db.workspaces}
+        epochs = {}
+        for row in (self._db.workspaces[key] for key in reported if key in self._db.workspaces):
+            here = row.placement is not None and row.placement.node_id == node_id
+            epochs[row.id] = row.placement.epoch if here and row.placement else row.epoch
         return {key: epoch for key, epoch in epochs.items() if epoch > reported[key]}

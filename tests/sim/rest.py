@@ -9,7 +9,7 @@ from state.model import Desired
 from state.wire import SyncReply
 from tests.sim.machine import SimContainer, SimVolume
 from tests.sim.rows import PodRow
-from tests.sim.schedule import IN_PLACE, ZOMBIE
+from tests.sim.schedule import COMMITS_LOST, IN_PLACE, ZOMBIE
 from tests.sim.truth import Violation
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ QUIET_S = 130.0
 # What is delivered once more at rest is answered within this time.
 REPEATED_S = 8.0
 # Faults after which something of a former placement may be left on a node, reported and untouched.
-_LEAVES_STRAYS = frozenset({ZOMBIE, IN_PLACE})
+_LEAVES_STRAYS = frozenset({ZOMBIE, IN_PLACE, COMMITS_LOST})
 # A change of mind, a fault or a write of a user may cost so many changes of engines, store and outbox (I7).
 CHANGES_EACH_MAX = 40
 CHANGES_FREE = 60

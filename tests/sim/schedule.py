@@ -56,6 +56,8 @@ GO_BACK = "go_back"
 VISITS = "visits"
 EXTEND = "extend"
 LIMIT = "limit"
+# The database goes back by `arg` seconds, in which its replica had missed what was committed.
+COMMITS_LOST = "commits_lost"
 # What can happen to the world. Those with an `until` in the world last `arg` seconds.
 NODE_FAULTS = (
     "reboot",

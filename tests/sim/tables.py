@@ -236,7 +236,7 @@ class SimTables:
         action = row.action
         self._committed_archives += 1
         workspace = self.workspaces[action.workspace_id]
-        if workspace.placement != Placement(row.node_id, action.epoch) or workspace.epoch != action.epoch:
+        if workspace.placement != Placement(row.node_id, action.epoch):
             return False
         if any(target == action.target and number >= archive.number for target, number in self.archives):
             return False

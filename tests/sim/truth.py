@@ -5,15 +5,15 @@ Names as in docs/reliability.md. A violation ends the run at the step where it h
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status, VolumeState
 from state.copy_wire import COPY_ATTEMPTS_FROM
-from state.model import ArchiveRef, Desired
+from state.model import ArchiveRef, Desired, Placement
 from tests.sim.database import SimDatabase
 from tests.sim.docker import SimDocker
+from tests.sim.losses import Losses
 from tests.sim.machine import SimContainer, SimVolume
 from tests.sim.rows import PodRow, WorkspaceRow
 from tests.sim.scheduler import Scheduler
@@ -31,7 +31,7 @@ class Violation(BaseException):
         self.name = name
 
 
-class Truth:
+class Truth(Losses):
     """What users were promised, and what is so."""
 
     def __init__(self, scheduler: Scheduler, db: SimDatabase) -> None:
@@ -57,6 +57,9 @@ class Truth:
         self.retired_s: dict[tuple[str, int], float] = {}
         # What was in archives that rotted, by manifest.
         self.rotted: dict[str, bytes] = {}
+        # After the database forgot commits: until when two may run, and whom somebody had deleted.
+        self._settles_until_s = 0.0
+        self.once_deleted: set[str] = set()
         self._dirty = False
 
     @property
@@ -119,6 +122,10 @@ class Truth:
 
     def write(self, container: SimContainer, volume: SimVolume | None, token: bytes) -> None:
         """The user of a running pod saves; acknowledged when this returns."""
+        if self._settles_until_s:  # what the link leads to counts, wherever it was made
+            self._go_on(container.pod_id, container.tree.data)
+            if volume is not None:
+                self._go_on(container.labels[WORKSPACE], volume.tree.data)
         container.tree.append(token)
         self.written[container.pod_id] += token
         self._lengths[container.pod_id].append((self.now_s, len(self.written[container.pod_id])))
@@ -130,62 +137,6 @@ class Truth:
         """It was in its state until now, and is about to be gone by no program's doing."""
         self._last_s[container.pod_id, docker.node_id, container.status] = self.now_s
 
-    # ---- losses that nobody can prevent --------------------------------------------------------------------
-
-    def lose(self, node_id: str) -> None:
-        """A node's disk is gone. What was nowhere else is lost; what its last archive has must not be."""
-        before = dict(self.written)
-        docker = self.dockers[node_id]
-        held = {
-            found.pod_id
-            for found in docker.containers.values()
-            if found.whole and found.tree.data and not self._is_done_with(found)
-        }
-        mine = {found.pod_id for found in docker.containers.values()}
-        self.conduct.by_hand |= mine
-        self.conduct.destroyed |= mine
-        for found in docker.containers.values():
-            self.leaves(docker, found)
-        docker.wipe()
-        owners: list[PodRow | WorkspaceRow] = [*self._db.pods.values(), *self._db.workspaces.values()]
-        for owner in owners:
-            if self.written[owner.id] and not self._is_somewhere(owner):
-                saved = self.content(owner.archive) if owner.archive else b""
-                self.written[owner.id] = saved or b""
-                self.before_loss[owner.id] = before[owner.id]
-                self._lengths[owner.id] = [(0.0, len(self.written[owner.id]))]
-        for pod_id in sorted(held):
-            self.conduct.lost(self._db.pods[pod_id], node_id)
-        self._dirty = True
-
-    def is_full(self, path: str) -> bool:
-        """Whether the disk that a path is on has no room."""
-        disk = path.split("/")[2]
-        return any(docker.disk == disk and docker.has("disk_full") for docker in self.dockers.values())
-
-    def go_back_to(self, copy: SimDocker) -> None:
-        """A node's machine is replaced by an older copy of it: what came later may be lost, and only that."""
-        before = dict(self.written)
-        old = self.dockers[copy.node_id]
-        mine = {found.pod_id for docker in (old, copy) for found in docker.containers.values()}
-        self.conduct.by_hand |= mine
-        self.conduct.destroyed |= mine
-        for found in old.containers.values():
-            self._last_s[found.pod_id, copy.node_id, found.status] = self.now_s
-        self.dockers[copy.node_id] = copy
-        owners: list[PodRow | WorkspaceRow] = [*self._db.pods.values(), *self._db.workspaces.values()]
-        for owner in owners:
-            left = [found.tree.data for _, found in self.containers(owner.id)]
-            left += [found.tree.data for found in self._volumes(owner.id)]
-            left += [self.content(owner.archive) or b""] if owner.archive else []
-            workspace = self._db.workspaces[owner.workspace_id] if isinstance(owner, PodRow) else owner
-            here = workspace.placement is not None and workspace.placement.node_id == copy.node_id
-            least = min(left, key=len, default=b"")
-            if before[owner.id] not in left or (here and least != before[owner.id]):
-                self.before_loss[owner.id], self.written[owner.id] = before[owner.id], least
-                self._lengths[owner.id] = [(0.0, len(least))]
-        self._dirty = True
-
     def _is_done_with(self, container: SimContainer) -> bool:
         """Its pod goes back to an earlier archive, and what it holds is saved: it was about to be removed."""
         pod = self._db.pods[container.pod_id]
@@ -193,14 +144,7 @@ class Truth:
         goes_back = open_of(pod.id) is not None or open_of(pod.workspace_id) is not None
         return goes_back and self._saved(pod.id, container.tree.data)
 
-    def go_on_without(self, workspace_id: str, pods: Sequence[str]) -> None:
-        """A placement was given up: from here on, its users' work is what their last archives have."""
-        owners = [self._db.workspaces[workspace_id], *(self._db.pods[pod_id] for pod_id in pods)]
-        for owner in owners:
-            saved = (self.content(owner.archive) if owner.archive else None) or b""
-            if self.written[owner.id] != saved:
-                self.before_loss[owner.id], self.written[owner.id] = self.written[owner.id], saved
-                self._lengths[owner.id] = [(0.0, len(saved))]
+    # ---- archives that rot ---------------------------------------------------------------------------------
 
     def go_back(self, owner: PodRow | WorkspaceRow, archive: ArchiveRef) -> None:
         """Somebody wants it as it was: what is there until now must have been saved, and is found there."""
@@ -273,14 +217,15 @@ class Truth:
         self.checks["I1"] += 1
         pod_id, epoch = started.pod_id, int(started.labels[EPOCH])
         others = [other for _, other in self.containers(pod_id) if other.status is Status.RUNNING]
-        if len(others) > 1:
+        if len(others) > 1 and not self.settling:
             raise Violation("I1", f"{pod_id} runs {len(others)} times: {[other.id for other in others]}")
-        if epoch < self.highest_started[pod_id]:
+        if epoch < self.highest_started[pod_id] and not self.settling:
             raise Violation("I1", f"{pod_id} started at {epoch}, after {self.highest_started[pod_id]}")
         self.highest_started[pod_id] = epoch
         volume = docker.volumes.get(started.volume)
         whole = volume is not None and self._holds(started.labels[WORKSPACE], volume.tree.data)
-        if not self._holds(pod_id, started.tree.data) or volume is None or not whole:
+        held = self._holds(pod_id, started.tree.data) or pod_id in self.once_deleted
+        if not held or volume is None or not whole:
             raise Violation("I2", f"{started.id} was started without all that its user has written")
         self.written[pod_id] = started.tree.data
         self.written[started.labels[WORKSPACE]] = volume.tree.data
@@ -289,7 +234,7 @@ class Truth:
         self.checks["I3"] += 1
         if not gone.whole or not gone.tree.data:
             return
-        deleted = self._db.pods[gone.pod_id].desired is Desired.DELETED
+        deleted = self._db.pods[gone.pod_id].desired is Desired.DELETED or gone.pod_id in self.once_deleted
         if not deleted and not self._saved(gone.pod_id, gone.tree.data):
             raise Violation("I3", f"{gone.id} of {gone.pod_id} was removed, and no archive has its content")
 
@@ -323,7 +268,12 @@ class Truth:
 
     def was_away_since(self, pod_id: str, node_id: str, since_s: float) -> bool:
         """No container of it was on the node at some moment from then on."""
-        here = [found for docker, found in self.containers(pod_id) if docker.node_id == node_id]
+        placement = self._db.workspaces[self._db.pods[pod_id].workspace_id].placement
+        here = [
+            found
+            for docker, found in self.containers(pod_id)
+            if placement == Placement(docker.node_id, int(found.labels[EPOCH]))
+        ]
         lied = node_id in self.dockers and self.dockers[node_id].lied_s >= since_s
         return lied or all(found.made_at_s > since_s for found in here)
 
@@ -354,7 +304,7 @@ class Truth:
         self.checks["I2"] += 1
         for pod in self._db.pods.values():
             written = self.written[pod.id]
-            if not written or pod.desired is Desired.DELETED:
+            if not written or pod.desired is Desired.DELETED or pod.id in self.once_deleted:
                 continue
             here = any(self._holds(pod.id, found.tree.data) for _, found in self.containers(pod.id))
             if not here and not self._holds(pod.id, self._saved_of(pod)):

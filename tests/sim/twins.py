@@ -276,7 +276,7 @@ class TwinIngest(Ingest):
                 actions=delivery.undelivered(db, request.node_id, in_hand),
                 taken_back=delivery.taken_back(db, request.node_id, in_hand, request.ending),
                 accepted=accepted,
-                epochs=delivery.epochs_ahead(db, request.report),
+                epochs=delivery.epochs_ahead(db, request.node_id, request.report),
             )
 
         open_ids = delivery.open_action_ids(db)

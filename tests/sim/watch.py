@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from state.lifecycle import PodLife, Verdict
-from state.model import ArchiveRef, Observed
+from state.model import ArchiveRef, Observed, Placement
 from state.plan import Abandon, Place, Plan, PlannedStep, Release
 from state.presence_wire import PodPresence
 from state.wire import SyncRequest
@@ -33,6 +33,12 @@ class Watch:
 
     def given_up(self, line: Abandon) -> None:
         """A placement on a silent node has just been ended without the node's word."""
+
+    def taken_over(self, workspace_id: str, placement: Placement) -> None:
+        """A placement that the database had forgotten has been written down."""
+
+    def gave_way(self, workspace_id: str) -> None:
+        """A placement has been ended, for its node has seen a later one."""
 
     def enqueued(self, step: PlannedStep) -> None:
         """A step has been enqueued."""
