@@ -308,6 +308,27 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         "            newer = request.boot_id > node.boot_id",
     ),
     _bug(
+        "a number that a node has seen is given again",
+        "LAW 5",
+        "tests/sim/forgotten.py",
+        "            row.epoch, row.due_at = epoch + 1, db.clock()",
+        "            row.due_at = db.clock()",
+    ),
+    _bug(
+        "who cannot be let go on is left paused",
+        "LAW 10",
+        "node_agent/freezer.py",
+        "                self._thaw_at_last()",
+        "                self.thaw()",
+    ),
+    _bug(
+        "an agent lets nobody go on that another one paused",
+        "LAW 10",
+        "node_agent/agent.py",
+        "            Freezer(self._parts.runtime, self._parts.settings.data_dir / FROZEN).thaw()",
+        "            Freezer(self._parts.runtime, self._parts.settings.data_dir / FROZEN)",
+    ),
+    _bug(
         "a damaged archive is gone by for ever",
         "LAW 8",
         _INGEST,

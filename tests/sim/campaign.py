@@ -23,6 +23,7 @@ MARKS = (
     "fenced",
     "stale_kept",
     "checkpointed",
+    "paused",
     "compacted",
     "retired",
     "swept_from_store",

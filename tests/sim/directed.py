@@ -295,6 +295,28 @@ def forgetful(seed: int) -> Schedule:
     return Schedule(seed, 3000, tuple(in_order(faults)))
 
 
+def freezing(seed: int) -> Schedule:
+    """Pods that change while they are read for a checkpoint are paused for it, and agents die over that."""
+    random = Random(f"freezing {seed}")
+    faults = [Fault(0, NODES[0], 0, "chores")]
+    faults += [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
+    for _ in range(12):
+        faults.append(Fault(random.randrange(200, 3500), random.choice(NODES), 1, "delay", "tree.read", 5.0))
+    for _ in range(10):
+        kind = random.choice(("crash_before", "crash_after", "crash_late", "error_before", "error_after"))
+        port = random.choice(("docker.pause", "docker.unpause", "host.write_frozen", "docker.unpause"))
+        faults.append(
+            Fault(random.randrange(200, 3500), random.choice(NODES), random.randrange(1, 3), kind, port, 1.0)
+        )
+    for _ in range(4):
+        kind = random.choice(("engine_down", "disk_full", "reboot"))
+        faults.append(Fault(random.randrange(200, 3500), random.choice(NODES), 0, kind, arg=3.0))
+    for _ in range(8):
+        wanted = random.choices(list(Desired), weights=(8, 3, 3, 0.1))[0]
+        faults.append(Fault(random.randrange(200, 3500), random.choice(PODS), 0, f"wish:{wanted}"))
+    return Schedule(seed, 4000, tuple(in_order(faults)))
+
+
 # By the last digit of a seed; all other seeds are drawn freely.
 _DIRECTED = {
     0: late_deliveries,
@@ -315,6 +337,8 @@ _DIRECTED_RARELY = {
     16: copied,
     34: forgetful,
     36: decaying,
+    6: freezing,
+    46: freezing,
     54: former_lives,
     56: decaying,
     74: copied,
@@ -323,7 +347,7 @@ _DIRECTED_RARELY = {
     96: forgetful,
 }
 # Of these, the ones that do what has no counterpart in PostgreSQL beside them yet.
-ONLY_IN_THE_MIRROR = (taking_care, forgetful)
+ONLY_IN_THE_MIRROR = (taking_care, freezing, forgetful)
 
 
 def directed(seed: int) -> Callable[[int], Schedule] | None:

@@ -181,6 +181,7 @@ class SimDocker(SimMachine):
             if found.status not in LIVE:
                 raise Conflict("The container does not run.")
             found.status = Status.PAUSED
+            self.pauses += 1
 
         self.call("pause", effect, detail=container_id)
 

@@ -295,6 +295,7 @@ def run(
             fleet.db.disconnect()
     scheduler = fleet.scheduler
     fleet.marks["swept_while_running"] += fleet.truth.swept
+    fleet.marks["paused"] += sum(docker.pauses for docker in fleet.truth.dockers.values())
     return Outcome(
         schedule,
         scheduler.steps,

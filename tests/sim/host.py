@@ -3,13 +3,15 @@
 import errno
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Any, cast
 
 from node_agent.boot import Boots
 from node_agent.errors import DiskFull, StepError
 from node_agent.fencer import NOTE_EVERY_S, Fencer, Fences
+from node_agent.freezer import Freezer
 from node_agent.journal import Journal
 from node_agent.parts import Parts
 from node_agent.runtime import Volume, VolumeState
@@ -131,6 +133,28 @@ class SimBoots(Boots):
         self._docker.boot_number = number
 
 
+class SimFreezer(Freezer):
+    """Production's freezer, with its note on the simulated disk."""
+
+    def __init__(self, runtime: Any, _note: Path) -> None:
+        super().__init__(runtime, _note)
+        self._docker = cast("SimDocker", runtime)
+
+    def _write(self, container_ids: Sequence[str]) -> None:
+        def effect() -> None:
+            if self._docker.has("disk_full"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self._docker.frozen = list(container_ids)
+
+        self._docker.scheduler.call("host.write_frozen", effect, OSError, mutates=True)
+
+    def _read(self) -> list[str]:
+        return list(self._docker.frozen)
+
+    def _forget(self) -> None:
+        self._docker.frozen = []
+
+
 class SimFences(Fences):
     """Production's fences, with their file on the simulated disk."""
 
@@ -193,6 +217,10 @@ class SimTime:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+
+    def sleep(self, seconds: float) -> None:
+        """On the virtual clock."""
+        self._scheduler.sleep(seconds)
 
     def monotonic(self) -> float:
         """The virtual clock."""

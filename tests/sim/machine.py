@@ -105,6 +105,9 @@ class SimMachine:
     # In seconds, by container; and when the agent last noted that the gateway had answered.
     fences: dict[str, int] = field(default_factory=dict)
     contact_s: float = float("-inf")
+    # Who is paused, as the agent has noted it; and how often somebody was.
+    frozen: list[str] = field(default_factory=list)
+    pauses: int = 0
     # Until when each trouble lasts.
     trouble: dict[str, float] = field(default_factory=dict)
     clock_skew: int = 0

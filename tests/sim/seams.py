@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 
-from node_agent import agent, archives, compacting, perform, survey, watch
+from node_agent import agent, archives, compacting, copies, freezer, perform, survey, watch
 from node_agent.archive import commit, compact, upload
 from reconciler import lead, lives, tick
 from tests.sim.desks import Desks
-from tests.sim.host import SimTime
+from tests.sim.host import SimFreezer, SimTime
 from tests.sim.life_port import LifePort
 from tests.sim.trees import Trees
 from tests.sim.truth import Violation
@@ -33,6 +33,9 @@ def installed(time: SimTime, trees: Trees, desks: Desks | None = None) -> Iterat
     """Put the simulated parts in, and the real ones back at the end."""
     exchanged: list[tuple[Any, str, Any]] = [
         (agent, "time", time),
+        (agent, "Freezer", SimFreezer),
+        (copies, "Freezer", SimFreezer),
+        (freezer, "time", time),
         (perform, "time", time),
         (survey, "time", time),
         (archives, "datetime", time),
