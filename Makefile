@@ -48,6 +48,7 @@ chaos: ## Every fault of the real parts once, then ROUNDS=n rounds (50) of rando
 	@$(AS_ROOT) env "PATH=$$PATH" CODEPODS_CHAOS=long $(PYTHON) -m pytest -v tests/chaos tests/contract/test_database*.py
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $(or $(ROUNDS),50)
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --faulty-ways
+	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --each
 
 image: ## Build the pod image, if its inputs changed, and print its tag
 	@compose/install.sh
