@@ -158,14 +158,14 @@ class SimDatabase(SimTables):
         return row
 
     def _enqueue(self, step: PlannedStep) -> bool:
-        self.drawn += 1
+        drawn = self.draw()
         workspace = self.workspaces[step.workspace_id]
         moved_on = step.pod_id is not None and self.pods[step.pod_id].generation != step.generation
         if workspace.placement != Placement(step.node_id, step.epoch) or moved_on or step.target in self.open:
             return False
         attempt = self.attempts[step.target] = self.attempts.get(step.target, 0) + 1
         action = Action(
-            id=action_id(self.drawn),
+            id=action_id(drawn),
             workspace_id=step.workspace_id,
             user_id=step.user_id,
             pod_id=step.pod_id,

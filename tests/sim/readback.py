@@ -11,6 +11,7 @@ from state.lifecycle import Presence
 from state.model import Observed, Placement, WorkspaceObserved
 from state.rows import failure_to_json
 from state.wire import PodReport, WorkspaceReport
+from tests.sim.chore_rows import ChoreRow
 from tests.sim.database import SimDatabase
 from tests.sim.policies import LIMITS, PresenceRow
 from tests.sim.rows import NodeRow, PodRow, WorkspaceRow
@@ -65,6 +66,10 @@ _REAL = {
         SELECT id, target_kind, target_id, workspace_id, archive_id, asked_at, from_archive_id, finished_at
           FROM restoration
     """,
+    "chore": f"""
+        SELECT id::text AS id, {", ".join(one for one in ChoreRow.__dataclass_fields__ if one != "id")}
+          FROM chore
+    """,
     "leader": "SELECT id::text AS id, holder, term, expires_at FROM leader",
 }
 
@@ -87,6 +92,7 @@ def mirrored_rows(db: SimDatabase) -> Rows:
         "pod_policy": {key: {"id": key, **asdict(row)} for key, row in db.policies.rows.items()},
         "pod_presence": {key: _presence(key, row) for key, row in db.policies.seen.items()},
         "restoration": {key: asdict(row) for key, row in db.restorations.rows.items()},
+        "chore": {key: asdict(row) for key, row in db.chores.rows.items()},
         "leader": _leader(db),
     }
 

@@ -13,6 +13,7 @@ from state.generations import SUSPECTS_PER_HOUR_MAX
 from state.leader import Leadership, LeadershipLost
 from state.model import ActionState, ArchiveRef, Desired, Failover, Placement, What
 from state.plan import Condition
+from tests.sim.chore_rows import SimChores
 from tests.sim.policies import SimPolicies
 from tests.sim.restorations import SimRestorations
 from tests.sim.rows import ActionRow, NodeRow, PodRow, WorkspaceRow, archive_id
@@ -47,9 +48,15 @@ class SimTables:
         self._room_made = False
         self.policies = SimPolicies(self)
         self.restorations = SimRestorations(self)
+        self.chores = SimChores(self)
 
     def disconnect(self) -> None:
         """Nothing is connected."""
+
+    def draw(self) -> int:
+        """The number of the next id, also of one that is not used then."""
+        self.drawn += 1
+        return self.drawn
 
     # ---- who there is --------------------------------------------------------------------------------------
 

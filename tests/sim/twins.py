@@ -25,6 +25,7 @@ from tests.sim.ingest import Ingest
 from tests.sim.postgres import ClockedDatabase, DrawnIds, SimServer
 from tests.sim.readback import apart, difference, mirrored_rows, open_ids_of, real_rows
 from tests.sim.restorations import REFUSALS
+from tests.sim.twin_chores import TwinChores
 from tests.sim.twin_policies import TwinPolicies
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class TwinDatabase(SimDatabase):
         self.compared: Counter[str] = Counter()
         self._ids = DrawnIds()
         self.policies: TwinPolicies = TwinPolicies(self)
+        self.chores: TwinChores = TwinChores(self)
 
     def disconnect(self) -> None:
         """Disconnect."""
