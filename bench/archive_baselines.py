@@ -1,6 +1,7 @@
 """The other side of `bench.archive`: the same trees into the same stores with tar, zstd and docker alone."""
 
 import secrets
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -100,20 +101,20 @@ class S3Baseline(Baseline):
         return int(self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"])
 
     def load(self, key: str, target: Path) -> None:
-        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pipe:
-            assert pipe.stdin
-            assert pipe.stdout
-            unpacking = _unpacking(pipe.stdout, target)
-            self._client.download_fileobj(self._bucket, key, pipe.stdin)
-            pipe.stdin.close()
-            _finished(unpacking, target)
+        # One stream: boto3's parallel transfer into a pipe waits for itself for ever (s3transfer's window).
+        body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+        unpacking = _unpacking(subprocess.PIPE, target)
+        assert unpacking.stdin
+        with unpacking.stdin as pipe:
+            shutil.copyfileobj(body, pipe, MIB)
+        _finished(unpacking, target)
 
 
 def _unpack(stream: IO[bytes], target: Path) -> None:
     _finished(_unpacking(stream, target), target)
 
 
-def _unpacking(stream: IO[bytes], target: Path) -> subprocess.Popen[bytes]:
+def _unpacking(stream: IO[bytes] | int, target: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["tar", "--zstd", "-C", target, "-x", "-p"], stdin=stream)
 
 
