@@ -3,7 +3,7 @@
 After a failover to a replica that missed the last moments, a node may have things of a placement that is not
 in the database, and the same epoch may be given twice. What nodes have seen wins: an epoch that is seen where
 it is not the live placement's is never given again, and what runs at it is stopped and kept (docs/decisions/
-0024-lost-commits.md).
+0025-lost-commits.md).
 """
 
 from collections.abc import Iterable, Mapping
