@@ -45,6 +45,7 @@ MARKS = (
     "copy_beside",
     "copy_in_place",
     "went_back",
+    "reopened",
     "policy:warned",
     "policy:closed",
     "policy:idle",

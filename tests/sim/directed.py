@@ -16,6 +16,8 @@ from tests.sim.schedule import (
     NODES,
     PODS,
     RECONCILERS,
+    REOPEN,
+    REOPENED,
     ROT,
     TOUCH,
     VISITS,
@@ -317,6 +319,26 @@ def freezing(seed: int) -> Schedule:
     return Schedule(seed, 4000, tuple(in_order(faults)))
 
 
+def reopening(seed: int) -> Schedule:
+    """Pods are deleted, and their names used again at once, while nodes and agents fail (fault 20)."""
+    random = Random(f"reopening {seed}")
+    faults = [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
+    for pod_id in PODS[:3]:
+        opened = random.randrange(200, 1800)
+        faults.append(Fault(opened, pod_id, 0, REOPEN))
+        for _ in range(3):
+            wanted = random.choices(list(Desired), weights=(5, 3, 6, 0.3))[0]
+            step = opened + random.randrange(1, 1500)
+            faults.append(Fault(step, pod_id + REOPENED, 0, f"wish:{wanted}"))
+    for _ in range(14):
+        actor = random.choice((*NODES, *RECONCILERS))
+        port = random.choice(("", "docker.", "net.", "net.actions")) if actor in NODES else "db."
+        kind = random.choice(("crash_before", "crash_after", "duplicate", "delay", "crash_late"))
+        faults.append(Fault(random.randrange(200, 2800), actor, random.randrange(1, 9), kind, port, 5.0))
+    faults += [Fault(random.randrange(300, 2800), random.choice(NODES), 0, "late_actions") for _ in range(4)]
+    return Schedule(seed, 3000, tuple(in_order(faults)))
+
+
 # By the last digit of a seed; all other seeds are drawn freely.
 _DIRECTED = {
     0: late_deliveries,
@@ -329,6 +351,8 @@ _DIRECTED = {
 }
 # By the last two digits.
 _DIRECTED_RARELY = {
+    4: reopening,
+    66: reopening,
     14: former_lives,
     24: going_back,
     44: going_back,

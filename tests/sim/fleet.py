@@ -194,7 +194,7 @@ class Fleet:
             self.scheduler.sleep(random.expovariate(1 / WRITE_EVERY_S))
             running = [
                 (docker, found)
-                for pod_id in PODS
+                for pod_id in self.db.pods
                 for docker, found in self.truth.containers(pod_id)
                 if found.status is Status.RUNNING and self.truth.is_reached(docker, found)
             ]
@@ -234,7 +234,7 @@ class Fleet:
 
     def wish(self, pod_id: str, desired: Desired) -> None:
         """By the API, or by hand."""
-        if self.db.set_desired(pod_id, desired):
+        if pod_id in self.db.pods and self.db.set_desired(pod_id, desired):
             self.wishes += 1
             self.truth.wished(pod_id)
 

@@ -13,7 +13,7 @@ from state.model import Desired, Failover, Verb, What
 from state.wire import SyncReply
 from tests.sim.docker import SimDocker
 from tests.sim.machine import SimContainer
-from tests.sim.schedule import GO_BACK, NODES, PODS, Fault
+from tests.sim.schedule import GO_BACK, NODES, PODS, REOPEN, REOPENED, Fault
 from tests.sim.scheduler import Process
 
 if TYPE_CHECKING:
@@ -136,6 +136,16 @@ def _remove_by_hand(fleet: "Fleet", fault: Fault) -> None:
             fleet.conduct.destroyed.add(fault.actor)
             fleet.truth.leaves(docker, found)
             docker.forget(found)
+
+
+def _reopen(fleet: "Fleet", fault: Fault) -> None:
+    pod, again = fleet.db.pods[fault.actor], fault.actor + REOPENED
+    if again in fleet.db.pods:
+        return
+    fleet.wish(pod.id, Desired.DELETED)
+    fleet.marks["reopened"] += bool(fleet.truth.containers(pod.id))
+    fleet.db.add_pod(again, pod.workspace_id, fleet.db.workspaces[pod.workspace_id].user_id)
+    fleet.wish(again, Desired.RUNNING)
 
 
 # ---- to nodes ------------------------------------------------------------------------------------------
@@ -269,6 +279,7 @@ _AT_ONCE: dict[str, Callable[["Fleet", Fault], None]] = {
     "use_pod": _use,
     "rename_pod": _rename,
     "remove_pod": _remove_by_hand,
+    REOPEN: _reopen,
     "reboot": _reboot,
     "reboot_late": _reboot_late,
     "disk_lost": _lose_disk,

@@ -20,6 +20,7 @@ from state.model import (
 )
 from state.plan import Condition
 from state.wire import Action, PodReport, Report, WorkspaceReport
+from tests.sim.schedule import REOPENED
 
 
 @dataclass(eq=False)
@@ -47,6 +48,11 @@ class PodRow:
     keep_until: datetime | None = None
     # How long it may go on, by column; what is not here is as its user has it.
     limits: dict[str, int | None] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """One that is opened anew has the name of the one before."""
+        return self.id.removesuffix(REOPENED)
 
     def observed_at(self, placement: Placement | None) -> ObservedPod | None:
         """What counts at the live placement."""

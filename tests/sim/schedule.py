@@ -51,6 +51,10 @@ IN_PLACE = "copy_in_place"
 # Somebody wants a pod, its files, or both (`go_back:` and which) back as they were in one of its archives:
 # `arg` from 0 to 1 says in which, from the oldest to the newest.
 GO_BACK = "go_back"
+# A pod is deleted, and its user opens one of the same name while its container is still there: the id of the
+# new one ends so.
+REOPEN = "reopen_pod"
+REOPENED = "-again"
 # Learners come and go from now on, and policies put away what nobody uses; a pod is to be kept for `arg`
 # seconds; a limit of a pod or a user, `limit:` and its column, is `arg` seconds from now on.
 VISITS = "visits"

@@ -150,7 +150,9 @@ class SimTables:
                 workspace.due_at = self.clock()
 
     def pods_of(self, workspace_id: str) -> list[PodRow]:
-        return [pod for pod in self.pods.values() if pod.workspace_id == workspace_id]
+        return sorted(
+            (pod for pod in self.pods.values() if pod.workspace_id == workspace_id), key=lambda pod: pod.id
+        )
 
     def close(self, row: ActionRow, state: ActionState) -> None:
         """An open action ends."""

@@ -44,7 +44,7 @@ IDLE: dict[str, object] = {
 }
 _ADD_POD = """
     INSERT INTO pod (id, workspace_id, user_id, name, image, desired_state)
-    VALUES (%(pod)s, %(workspace)s, %(user)s, %(pod)s, 'image:1', 'stopped')
+    VALUES (%(pod)s, %(workspace)s, %(user)s, %(name)s, 'image:1', 'stopped')
 """
 _ADD_WORKSPACE = "INSERT INTO workspace (id, user_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 _WISH = """
@@ -114,7 +114,8 @@ class TwinDatabase(SimDatabase):
         def real() -> None:
             with self.people.transaction() as connection:
                 connection.execute(_ADD_WORKSPACE, (workspace_id, user_id))
-                connection.execute(_ADD_POD, {"pod": pod_id, "workspace": workspace_id, "user": user_id})
+                row = {"pod": pod_id, "workspace": workspace_id, "user": user_id}
+                connection.execute(_ADD_POD, {**row, "name": self.pods[pod_id].name})
 
         self.both("add_pod", lambda: add(pod_id, workspace_id, user_id), real)
 

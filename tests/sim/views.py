@@ -88,7 +88,7 @@ def _pod_view(db: "SimDatabase", pod: PodRow, workspace: WorkspaceRow) -> PodVie
         return None
     return PodView(
         id=pod.id,
-        name=pod.id,
+        name=pod.name,
         image="image:1",
         desired=pod.desired,
         generation=pod.generation,
