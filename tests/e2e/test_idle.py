@@ -211,7 +211,7 @@ def _assert_warned_and_stopped(site: LocalInstallation, pod: str) -> None:
     wait_for("the untouched pod has stopped", lambda: not is_running(site, pod))
 
     assert (warned["actor"], stopped["actor"]) == ("policy:idle", "policy:idle")
-    # On a machine that is short of CPU its own processes wait for one, and that is taken for work for a moment.
+    # Where CPU is short a pod's own processes wait for it, and that is taken for work for a moment.
     reasons = (f"a tab is open, and was not touched for {IDLE_S} s", "the work in it")
     assert stopped["reason"].startswith(reasons), stopped["reason"]
     assert at(stopped) - at(warned) >= timedelta(seconds=WARNING_S)
