@@ -61,45 +61,70 @@ def burst(front: Front, targets: Sequence[tuple[str, str]], connections: int, se
     return load
 
 
-def in_turns(
-    fronts: Sequence[Front], targets: Mapping[str, Sequence[tuple[str, str]]], turns: int
-) -> dict[str, float]:
-    """Processor time of each front's worker per request, in microseconds, by the front's name.
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What a front did in its slices."""
 
-    A client for each asks without a pause, but only one of them at a time is let go on, for `SLICE_S`; who is
+    requests: int
+    seconds: float
+    cpu_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Requests per second of its own slices."""
+        return self.requests / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """Processor time of its worker per request, in microseconds."""
+        return 1e6 * self.cpu_s / self.requests
+
+
+def in_turns(
+    fronts: Sequence[Front],
+    targets: Mapping[str, Sequence[tuple[str, str]]],
+    turns: int,
+    *,
+    slice_s: float = SLICE_S,
+    connections: int = 16,
+) -> dict[str, Turns]:
+    """What each front did, by its name.
+
+    A client for each asks without a pause, but only one of them at a time is let go on, for `slice_s`; who is
     first changes from turn to turn. So what else the machine does meets all of them alike. Raises
     `RuntimeError` if a request failed.
     """
-    lasting_s = math.ceil(turns * len(fronts) * SLICE_S * SLICES_TAKE) + 1
+    lasting_s = math.ceil(turns * len(fronts) * slice_s * SLICES_TAKE) + 1
     with ExitStack() as stack:
         clients = [
-            stack.enter_context(_waiting_client(front, targets[front.name], lasting_s)) for front in fronts
+            stack.enter_context(_waiting_client(front, targets[front.name], lasting_s, connections))
+            for front in fronts
         ]
         before = [front.cpu_s() for front in fronts]
         for number in range(turns):
             for client in clients if number % 2 else reversed(clients):
                 client.send_signal(signal.SIGCONT)
-                time.sleep(SLICE_S)
+                time.sleep(slice_s)
                 client.send_signal(signal.SIGSTOP)
         told = [_ended(client, lasting_s) for client in clients]
         spent = [front.cpu_s() - began for front, began in zip(fronts, before, strict=True)]
     for front, one in zip(fronts, told, strict=True):
         if one["failed"]:
             raise RuntimeError(f"{front.name}: {one['failed']} of {one['requests']} requests failed")
-    pairs = zip(fronts, spent, told, strict=True)
-    return {front.name: 1e6 * cpu_s / one["requests"] for front, cpu_s, one in pairs}
+    triples = zip(fronts, spent, told, strict=True)
+    return {front.name: Turns(one["requests"], turns * slice_s, cpu_s) for front, cpu_s, one in triples}
 
 
 @contextmanager
 def _waiting_client(
-    front: Front, targets: Sequence[tuple[str, str]], lasting_s: int
+    front: Front, targets: Sequence[tuple[str, str]], lasting_s: int, connections: int
 ) -> Iterator[subprocess.Popen[str]]:
     """wrk that is stopped, and ends by itself this long after it was started, if it may."""
     with tempfile.NamedTemporaryFile("w", suffix=".requests") as listed:
         listed.writelines(f"{path} {cookie}\n" for path, cookie in targets)
         listed.flush()
         # Nothing is answered while a client is stopped: that is no failure.
-        options = ["-t1", "-c16", f"-d{lasting_s}s", "--timeout", "600s", "-s", str(SCRIPT)]
+        options = ["-t1", f"-c{connections}", f"-d{lasting_s}s", "--timeout", "600s", "-s", str(SCRIPT)]
         command = ["wrk", *options, f"https://127.0.0.1:{front.port}", "--", listed.name]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
             client.send_signal(signal.SIGSTOP)
