@@ -1,4 +1,4 @@
-"""This installation's containers, volumes and networks, found by its nodes' ids and nothing else.
+"""What this installation has in the engine, found by its nodes' ids and nothing else.
 
 Through the `docker` command: the SDK belongs to the node agent, which is not running when this is needed.
 """
@@ -11,12 +11,19 @@ from typing import Literal
 
 from compose.problems import ProblemError
 
-NODE_LABEL = "codepods.node"
+# What says whose something is, by kind. Scratch is what an agent tries the engine with at its start; one that
+# was killed then leaves it.
+_OURS = {
+    "container": ("label=codepods.node={}", "label=codepods.scratch={}"),
+    "network": ("name=^codepods-{}$",),
+    "volume": ("label=codepods.node={}",),
+    "image": ("label=codepods.scratch={}",),
+}
 STOPS_AT_ONCE = 4
 STOP_GRACE_S = 10
 COMMAND_TIMEOUT_S = 120
 
-Kind = Literal["container", "volume", "network"]
+Kind = Literal["container", "volume", "network", "image"]
 Tell = Callable[[str], None]
 
 
@@ -43,9 +50,8 @@ def of_nodes(kind: Kind, node_ids: tuple[str, ...], *, running_only: bool = Fals
     every = () if kind != "container" or running_only else ("--all",)
     found: list[str] = []
     for node_id in node_ids:
-        # Networks have one each, which is known by its name.
-        mine = f"name=^codepods-{node_id}$" if kind == "network" else f"label={NODE_LABEL}={node_id}"
-        found += docker(kind, "ls", "--quiet", *every, "--filter", mine).split()
+        for ours in _OURS[kind]:
+            found += docker(kind, "ls", "--quiet", *every, "--filter", ours.format(node_id)).split()
     return found
 
 
@@ -60,12 +66,16 @@ def stop_pods(node_ids: tuple[str, ...], tell: Tell) -> int:
 
 
 def remove_everything(node_ids: tuple[str, ...], tell: Tell) -> dict[Kind, int]:
-    """Remove the containers, volumes and networks of these nodes, for good; how many of each."""
+    """Remove all that these nodes have in the engine, for good; how many of each kind.
+
+    Images of pods stay: they are of no node.
+    """
     removed: dict[Kind, int] = {}
     kinds: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         ("container", ("container", "rm", "--force", "--volumes")),
         ("network", ("network", "rm")),
         ("volume", ("volume", "rm", "--force")),
+        ("image", ("image", "rm")),
     )
     for kind, command in kinds:
         found = of_nodes(kind, node_ids)

@@ -98,7 +98,8 @@ class DockerFiles:
             client = self._client()
             self._sweep(client)
             name, _, tag = image.partition(":")
-            client.import_image_from_data(_one_file(), repository=name, tag=tag)
+            ours = [f"LABEL {SCRATCH_LABEL}={self._node_id}"]
+            client.import_image_from_data(_one_file(), repository=name, tag=tag, changes=ours)
             made = client.create_container(
                 image,
                 ["never-started"],
@@ -108,14 +109,18 @@ class DockerFiles:
         try:
             yield made["Id"]
         finally:
-            with translated("remove a scratch container"), suppress(docker.errors.NotFound):
+            with translated("remove a scratch container"):
                 self._sweep(client)
-                client.remove_image(image)
 
     def _sweep(self, client: docker.APIClient) -> None:
-        for found in client.containers(all=True, filters={"label": f"{SCRATCH_LABEL}={self._node_id}"}):
+        """Also what an agent left that was killed in the middle."""
+        ours = {"label": f"{SCRATCH_LABEL}={self._node_id}"}
+        for found in client.containers(all=True, filters=ours):
             with suppress(docker.errors.NotFound):
                 client.remove_container(found["Id"], v=False, force=False)
+        for found in client.images(filters=ours):
+            with suppress(docker.errors.NotFound):
+                client.remove_image(found["Id"])
 
 
 def _told(doing: str, chunks: Iterator[bytes]) -> Iterator[bytes]:

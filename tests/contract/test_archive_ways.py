@@ -12,11 +12,13 @@ import pytest
 from node_agent.archive.commit import read_manifest
 from node_agent.archive.safe_capture import LOSSES
 from node_agent.archive.safe_restore import LOST_AT_RESTORE
+from node_agent.docker_files import SCRATCH_LABEL
 from node_agent.facts import find_facts
 from node_agent.ways import Way, Ways, probe
 from state.wire import ArchiveMade, CreateWorkspace, PodSpec, RestorePod, StartPod
 from tests.support.docker_node import DockerNode, pod_image, source_of
 from tests.support.pod_tree import differences, pod_tree
+from tests.support.small_images import run
 from tests.support.vandalism import CAPABILITY, NAMES, TOPS, VANDALISM
 
 POD = "p-ways"
@@ -150,3 +152,14 @@ def test_scratch_folders_of_a_former_run_are_swept(saved: Saved, tmp_path: Path)
     (tmp_path / "scratch" / "left" / "tree").mkdir(parents=True)
     ways.sweep()
     assert not (tmp_path / "scratch").exists()
+
+
+def test_what_a_killed_probe_left_on_the_engine_goes_with_the_next_one(saved: Saved) -> None:
+    """Its container, and its image."""
+    runtime = saved.node.parts.runtime
+    killed = runtime.files.scratch_container()
+    killed.__enter__()
+    assert probe(runtime) == ""
+    node_id = saved.node.node_id
+    assert run("ps", "-aq", "--filter", f"label={SCRATCH_LABEL}={node_id}") == ""
+    assert run("images", "-q", "--filter", f"reference=codepods-scratch:{node_id}-*") == ""

@@ -11,12 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 
 from compose.processes import ProcessId, wait_until
+from node_agent.docker_files import SCRATCH_LABEL, DockerFiles
 from node_agent.firewall import rules_for
 from state.embedded import EmbeddedPostgres
 from tests.support.local_installation import PODCTL, LocalInstallation, local_installation
+from tests.support.small_images import run
 
 PATIENCE_S = 60.0
 LINK = re.compile(r"https://localhost:\d+/pods/p-[a-z2-7]{12}/\?tkn=\S+")
@@ -189,6 +192,9 @@ def test_clean_removes_ours_and_nothing_else(tmp_path: Path) -> None:
             node = _agent(installation)
             assert f"codepods-{node}" in _networks()
             assert rules_for(node, (), ()).chain in _firewall()
+            # An agent that was killed while it tried the engine.
+            killed = DockerFiles(node, docker.APIClient).scratch_container()
+            killed.__enter__()
 
             installation.run("clean", "--yes")
 
@@ -196,6 +202,8 @@ def test_clean_removes_ours_and_nothing_else(tmp_path: Path) -> None:
             assert f"codepods-{node}" not in _networks()
             assert rules_for(node, (), ()).chain not in _firewall()
             assert installation.volumes("bob") == []
+            for listing in (["ps", "-aq"], ["images", "-q"]):
+                assert run(*listing, "--filter", f"label={SCRATCH_LABEL}={node}") == ""
             assert [path.name for path in installation.home.iterdir()] == ["notes.txt"]
             shutil.rmtree(installation.home.resolve())
         shown = subprocess.run(("docker", "inspect", neighbours), check=False, capture_output=True)

@@ -44,6 +44,7 @@ from state.wire import (
     StopPod,
     WorkspaceStep,
 )
+from tests.support.engine_sweep import sweep
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 USER = "alice"
@@ -225,18 +226,8 @@ class DockerNode:
 
     def clean_up(self) -> None:
         """Remove what this node has on the engine."""
-        mine = f"label={labels.NODE}={self.node_id}"
-        _each(["docker", "ps", "-aq", "--no-trunc", "--filter", mine], ["docker", "rm", "-f"])
-        _each(["docker", "volume", "ls", "-q", "--filter", mine], ["docker", "volume", "rm", "-f"])
-        _each(
-            ["docker", "network", "ls", "-q", "--filter", f"name=^{self.parts.network.name}$"],
-            ["docker", "network", "rm"],
-        )
-        self.parts.firewall.remove()
-        self.parts.runtime.close()
-
-
-def _each(listing: list[str], command: list[str]) -> None:
-    found = subprocess.run(listing, capture_output=True, text=True, timeout=60, check=True).stdout.split()
-    if found:
-        subprocess.run([*command, *found], capture_output=True, timeout=120, check=True)
+        try:
+            sweep(self.node_id, self.parts.network.name)
+        finally:
+            self.parts.firewall.remove()
+            self.parts.runtime.close()

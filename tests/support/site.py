@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -124,26 +124,32 @@ def two_nodes(
 ) -> Iterator[Site]:
     """Nodes under one reconciler; `environment` is the agents', `settings` are the reconciler's."""
     given = {"archive_grace": 0.1, "backoff_first": 0.2} | settings
-    with reconciler_process(database_url, reconciler_environment, **given) as reconciler:
-        agents = [_agent(db, root, name, reconciler.url, environment or {}) for name in names]
+    with (
+        reconciler_process(database_url, reconciler_environment, **given) as reconciler,
+        ExitStack() as stack,
+    ):
+        agents = [
+            stack.enter_context(_agent(db, root, name, reconciler.url, environment or {})) for name in names
+        ]
         until(lambda: not any(node.silent for node in nodes.list_nodes(db)))
-        try:
-            yield Site(db, reconciler, agents)
-        finally:
-            for agent in agents:
-                agent.kill()
-                agent.node.clean_up()
+        yield Site(db, reconciler, agents)
 
 
+@contextmanager
 def _agent(
     db: Database, root: Path, name: str, gateway_url: str, environment: dict[str, str]
-) -> AgentProcess:
+) -> Iterator[AgentProcess]:
+    """Running; killed at the end, and nothing of its node is left."""
     node = DockerNode(root / name, store_dir=root / "store")
     token = f"token-of-{node.node_id}"
     nodes.register(db, node.node_id, token)
     agent = AgentProcess(node, gateway_url, token, root / f"{name}.log", **environment)
-    agent.start()
-    return agent
+    try:
+        agent.start()
+        yield agent
+    finally:
+        agent.kill()
+        node.clean_up()
 
 
 def until(holds: Callable[[], bool], explain: Callable[[], str] = lambda: "") -> None:
