@@ -25,10 +25,24 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link and until when it opens."""
+    """A way into a pod, and until when it opens: a path and query below its address, and a token."""
 
-    url: str
+    base: str
+    to: str
+    token: str
     expires_at: datetime
+
+    @property
+    def url(self) -> str:
+        """What a browser may follow."""
+        path, mark, query = self.to.partition("?")
+        return f"{self.base}{path}?tkn={self.token}{'&' if mark else ''}{query}"
+
+    @property
+    def action(self) -> str:
+        """Where a page may post the token instead; leads to the pod's first page, with the same query."""
+        _, mark, query = self.to.partition("?")
+        return f"{self.base}_start/open{mark}{query}"
 
 
 async def link_to(
@@ -55,14 +69,7 @@ async def link_to(
     issued_at = visit.issued_at if visit else int(time.time())
     claims = partial(_claims, access, session_id, issued_at, reuse or deps.settings.link_reuse)
     token = await deps.run(_sealed, deps.settings, claims, expires_at)
-    return Link(url_of(deps.settings, status.id, to or folder_of(status.lab), token), expires_at)
-
-
-def url_of(settings: ApiSettings, pod_id: str, to: str, token: str) -> str:
-    """The link to a path and query in the pod."""
-    path, mark, query = to.partition("?")
-    kept = f"&{query}" if mark else ""
-    return f"{base_of(settings, pod_id)}{path}?tkn={token}{kept}"
+    return Link(base_of(deps.settings, status.id), to or folder_of(status.lab), token, expires_at)
 
 
 def base_of(settings: ApiSettings, pod_id: str) -> str:

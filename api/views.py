@@ -85,6 +85,7 @@ def opened(status: PodStatus, link: Link | None) -> wire.OpenedPod:
         pod_id=status.id,
         state=status.actual,
         url=link and link.url,
+        post=link and wire.Post(action=link.action, fields={"tkn": link.token}),
         expires_at=link and link.expires_at,
         pod=pod(status),
     )

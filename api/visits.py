@@ -3,7 +3,7 @@
 from typing import Any
 
 from api import start_page, wire
-from api.links import base_of, link_to
+from api.links import link_to
 from api.operation import Answer, Call
 from api.pods import read_pod
 from api.problems import ProblemError
@@ -13,6 +13,8 @@ from state.model import Desired
 from state.pods import PodStatus
 
 WOKEN_BY_VISIT = "visited"
+# nginx makes the pod's cookie of it and hides it: its template and gate.js name it, too.
+_FOR_NGINX = "Codepods-Token"
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 
@@ -33,8 +35,10 @@ async def enter_pod(call: Call[EnterQuery, None]) -> Answer:
     if link is None:
         raise ProblemError("pod_not_running", f"It is {status.actual}.")
     # Beside the address that was asked: the browser stays at the shape of address that it came by.
-    beside = f"../{link.url.removeprefix(base_of(call.deps.settings, status.id))}"
-    return Answer(Entered(url=beside), 303, {**_NOT_KEPT, "Location": beside})
+    beside = f"../{link.to}"
+    # Not in the address: browsers write down all those that they come by.
+    headers = {**_NOT_KEPT, "Location": beside, _FOR_NGINX: link.token}
+    return Answer(Entered(url=beside), 303, headers)
 
 
 async def _woken(call: Call[EnterQuery, None] | Call[WakeQuery, None], *, again: bool) -> PodStatus:

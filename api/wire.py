@@ -240,6 +240,13 @@ class Pod(Reply):
     stops: Stops | None = Field(default=None, description="Null while nothing is coming.")
 
 
+class Post(Reply):
+    """A form that a page posts: its address, and its fields by name."""
+
+    action: str
+    fields: dict[str, str]
+
+
 class OpenedPod(Reply):
     """A pod on its way to a browser."""
 
@@ -248,7 +255,10 @@ class OpenedPod(Reply):
     url: str | None = Field(
         description="The link, when the pod runs. It opens for minutes only: do not keep it."
     )
-    expires_at: datetime | None = Field(description="Until when the link opens.")
+    post: Post | None = Field(
+        description="The same for a page that posts it: no address, so no browser's history, holds the token."
+    )
+    expires_at: datetime | None = Field(description="Until when either opens.")
     pod: Pod
 
 

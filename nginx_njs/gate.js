@@ -140,16 +140,16 @@ async function cookieFor(r, opened) {
     return `${name}=${value}; Path=${v.pod_base}; Max-Age=${lifetimeS}; Secure; HttpOnly; SameSite=Lax`;
 }
 
-// Resolves to what a link says: { claims } or { reason }. A port's link is no sealed token, for it has to outlive keys
-// and restarts of its pod: it names what the control plane wrote down, and is over when that is gone.
-async function linked(r) {
+// Resolves to what a link's token says: { claims } or { reason }. A port's link is no sealed token, for it has to outlive
+// keys and restarts of its pod: it names what the control plane wrote down, and is over when that is gone.
+async function linked(r, text) {
     const v = r.variables;
-    if (v.app_port !== '' && v.arg_tkn.startsWith(PORT_LINK)) {
+    if (v.app_port !== '' && text.startsWith(PORT_LINK)) {
         const open = await openPort(r, v.pod, v.app_port);
-        const named = { scope: `link:${v.app_port}`, session_id: v.arg_tkn.slice(PORT_LINK.length) };
+        const named = { scope: `link:${v.app_port}`, session_id: text.slice(PORT_LINK.length) };
         return open !== null && claims.isOpenTo(open.claims, named) ? open : { reason: 'port_link' };
     }
-    const opened = await claimsOf(r, 'url', v.pod, v.arg_tkn);
+    const opened = await claimsOf(r, 'url', v.pod, text);
     return v.pod_base === '/' && v.app_port !== '' ? ofScope(`port:${v.app_port}`, opened) : ofScope('owner', opened);
 }
 
@@ -168,9 +168,9 @@ function isFirstUse(r, text, expiresAt) {
 }
 
 // Resolves to whether a link of limited use may still be redeemed by this browser.
-async function mayRedeem(r, found) {
+async function mayRedeem(r, found, text) {
     const v = r.variables;
-    if (found.reuse === 'any' || isFirstUse(r, v.arg_tkn, found.expires_at)) {
+    if (found.reuse === 'any' || isFirstUse(r, text, found.expires_at)) {
         return true;
     }
     if (found.reuse === 'once') {
@@ -180,15 +180,35 @@ async function mayRedeem(r, found) {
     return !own.reason && own.claims.session_id === found.session_id;
 }
 
-// Resolves to '' once the cookie is set, otherwise to the reason for refusing.
-async function exchange(r) {
+// What came in an address: { text, to }, the token and where the browser goes on, or { reason }.
+function fromAddress(r) {
+    const v = r.variables;
     if (r.method !== 'GET' && r.method !== 'HEAD') {
-        return 'method';
+        return { reason: 'method' };
     }
-    if (request.below(r.variables.pod_base, r.variables.request_uri) === null) {
-        return 'path';
+    if (request.below(v.pod_base, v.request_uri) === null) {
+        return { reason: 'path' };
     }
-    const opened = await linked(r);
+    return { text: v.arg_tkn, to: request.cleanLocation(v.request_uri) };
+}
+
+// The same of what a page has posted. No Origin is looked for: the page is the platform's, and the token is what counts.
+function fromForm(r) {
+    const v = r.variables;
+    if (r.method !== 'POST' || !request.isVisit(v.http_sec_fetch_dest)) {
+        return { reason: 'method' };
+    }
+    const to = request.afterForm(v.pod_base, v.request_uri);
+    if (to === null) {
+        return { reason: 'path' };
+    }
+    const text = request.postedToken(v.content_type, r.requestText);
+    return text === '' ? { reason: 'form' } : { text: text, to: to };
+}
+
+// Resolves to '' once the cookie is set, otherwise to the reason for refusing.
+async function exchange(r, text) {
+    const opened = await linked(r, text);
     if (opened.reason) {
         return opened.reason;
     }
@@ -196,7 +216,7 @@ async function exchange(r) {
     if (opened.claims.reuse !== 'any' && r.method === 'HEAD') {
         return 'method';
     }
-    const may = await mayRedeem(r, opened.claims);
+    const may = await mayRedeem(r, opened.claims, text);
     if (!may) {
         return 'used';
     }
@@ -205,20 +225,51 @@ async function exchange(r) {
     return '';
 }
 
-// js_content: a link's token becomes the cookie of its pod, and the browser goes on to the address without it.
-async function redeem(r) {
+// A link's token becomes the cookie of its pod, and the browser goes on to an address without it.
+async function redeemed(r, find) {
+    let found = { reason: 'error' };
     let reason = 'error';
     try {
-        reason = await exchange(r);
+        found = find(r);
+        reason = found.reason ? found.reason : await exchange(r, found.text);
     } catch (e) {
         // Not to the error log: its lines hold the request line, and that the token. The access log says `error`.
     }
     r.variables.gate_refusal = reason;
     if (reason === '') {
-        r.return(303, request.cleanLocation(r.variables.request_uri));
+        r.return(303, found.to);
     } else {
         r.return(reason === 'used' ? 410 : 403);
     }
+}
+
+// js_content: of a link that was followed.
+function redeem(r) {
+    return redeemed(r, fromAddress);
+}
+
+// js_content: of one that a page has posted. The browser keeps addresses, and this one never had the token in it.
+function post(r) {
+    return redeemed(r, fromForm);
+}
+
+// Resolves to the cookie for what the control plane gave beside its answer; that token is for this proxy alone.
+async function enteredCookie(r) {
+    const v = r.variables;
+    const opened = await claimsOf(r, 'url', v.pod, v.upstream_http_codepods_token);
+    return opened.reason ? '' : await cookieFor(r, opened.claims);
+}
+
+// js_set $entered_cookie: empty unless the control plane lets the visitor in.
+async function entered(r) {
+    await 1;
+    let cookie = '';
+    try {
+        cookie = await enteredCookie(r);
+    } catch (e) {
+        r.error(`entered: ${e}`);
+    }
+    r.setReturnValue(cookie);
 }
 
 // What the start page shows itself with to the control plane: the claims of the cookie, for this use only.
@@ -271,7 +322,8 @@ async function portToken(r) {
         v.gate_refusal = opened.reason;
         return '';
     }
-    const own = { scope: `port:${v.door_port}`, expires_at: nowS() + DOOR_S };
+    // Once: the browser writes the way by which it came into its files.
+    const own = { scope: `port:${v.door_port}`, expires_at: nowS() + DOOR_S, reuse: 'once' };
     return await token.seal(keyring(r), 'url', Object.assign({}, opened.claims, own));
 }
 
@@ -291,4 +343,4 @@ async function door(r) {
     }
 }
 
-export default { check, door, redeem, start, visit };
+export default { check, door, entered, post, redeem, start, visit };

@@ -106,11 +106,25 @@ function withLink(requestUri, token) {
     return mark < 0 ? `${clean}?tkn=${token}` : `${clean.slice(0, mark)}?tkn=${token}&${clean.slice(mark + 1)}`;
 }
 
+// Where a posted link leads: to the pod's first page, with the query that came. null: not the form's own address.
+function afterForm(base, requestUri) {
+    const asked = below(base, requestUri);
+    return asked !== null && asked.path === '/_start/open' ? base + withoutToken(asked.query) : null;
+}
+
+// The one field of a form; '' if it is none of ours. Whatever follows the token, such as another field, stays with
+// it, and so it does not open.
+function postedToken(contentType, body) {
+    const isForm = /^application\/x-www-form-urlencoded *(;|$)/i.test(contentType || '');
+    return isForm && typeof body === 'string' && body.startsWith('tkn=') ? body.slice(4) : '';
+}
+
 // Somebody looks at a page of its own: no frame, script or socket. Browsers from before Fetch Metadata do not say.
 function isVisit(fetchDest) {
     return !fetchDest || fetchDest === 'document';
 }
 
 export default {
-    afterTo, below, cleanLocation, cookieName, cookieValue, isVisit, podCookie, portCookieName, withLink, withoutToken,
+    afterForm, afterTo, below, cleanLocation, cookieName, cookieValue, isVisit, podCookie, portCookieName, postedToken,
+    withLink, withoutToken,
 };

@@ -4,28 +4,25 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, expect
+from playwright.sync_api import BrowserContext, Page, Request, WebSocket, expect
 
 from tests.support.browser import (
-    CHROMIUM,
     WORKBENCH_TIMEOUT_MS,
-    chromium,
+    kept_profile,
     open_terminal,
     open_workbench,
     screenshot,
     type_in_terminal,
 )
-from tests.support.learners_network import LearnersNetwork, learners_network
-from tests.support.local_installation import ROOT, LocalInstallation, in_pod, local_installation
+from tests.support.classroom import DOMAIN, Classroom, classroom_up
+from tests.support.course_page import COURSE_HOST, course_page
+from tests.support.local_installation import ROOT, in_pod
 from tests.support.patience import until
 
-DOMAIN = "pods.test"
 CUT_S = 60
 SCREENSHOTS = Path(os.environ.get("CODEPODS_SCREENSHOTS", "/tmp/codepods-screenshots"))
 SHAPES = ("subdomain", "path")
@@ -33,79 +30,11 @@ SHAPES = ("subdomain", "path")
 pytestmark = pytest.mark.timeout(900)
 
 
-@dataclass
-class Classroom:
-    """An installation with both shapes of address, and a browser in a network of its own."""
-
-    installation: LocalInstallation
-    network: LearnersNetwork
-    browser: Browser
-    links: list[str] = field(default_factory=list)
-
-    @property
-    def port(self) -> str:
-        """Of nginx."""
-        return self.installation.environment["CODEPODS_HTTPS_PORT"]
-
-    def base(self, pod: str, shape: str) -> str:
-        """Where the pod's pages begin."""
-        if shape == "path":
-            return f"https://{DOMAIN}:{self.port}/pods/{pod}/"
-        return f"https://{pod}.{DOMAIN}:{self.port}/"
-
-    def open(self, user: str, shape: str) -> tuple[str, str]:
-        """A running pod of this user, and a fresh link to it of this shape."""
-        opened = self.installation.open(user)
-        pod, link = opened["pod_id"], opened["url"]
-        self.links.append(link)
-        return pod, link.replace(self.base(pod, "subdomain"), self.base(pod, shape))
-
-    def shell(self, pod: str, script: str) -> str:
-        """What a script prints in the pod."""
-        (container,) = self.installation.containers(pod)
-        return in_pod(container["Id"], script)
-
-    def wishes(self, pod: str) -> list[str]:
-        """Who wanted what of the pod, oldest first."""
-        told = f"FROM event WHERE pod_id = '{pod}' AND kind = 'desired' ORDER BY id"
-        return self.installation.psql(f"SELECT actor || ' ' || to_value {told}").stdout.splitlines()
-
-    @property
-    def nginx(self) -> Path:
-        """nginx's own directory."""
-        return self.installation.home / "nginx"
-
-
 @pytest.fixture(scope="module")
 def classroom() -> Iterator[Classroom]:
-    """Outside pytest's directories, which nginx's workers may not enter."""
-    with tempfile.TemporaryDirectory(prefix="codepods-browser-") as directory:
-        root = Path(directory)
-        root.chmod(0o711)
-        installation = LocalInstallation(root / "home", 1)
-        port = installation.environment["CODEPODS_HTTPS_PORT"]
-        settings = {
-            **{
-                name: value
-                for name, value in installation.environment.items()
-                if name.startswith("CODEPODS_")
-            },
-            "CODEPODS_URL_SHAPE": "subdomain",
-            "CODEPODS_BASE_URL": f"https://{DOMAIN}:{port}",
-            "CODEPODS_PORT_SHARING": "public",
-            # Pods with applications, and those of earlier tests, are not put to rest by themselves.
-            "CODEPODS_CLOSED_GRACE": "3600",
-        }
-        with (
-            local_installation(root / "home", nodes=1, **settings) as running,
-            learners_network(root, CHROMIUM) as network,
-            chromium(
-                str(network.browser),
-                f"--host-resolver-rules=MAP *.{DOMAIN} {network.here},MAP {DOMAIN} {network.here}",
-                "--ignore-certificate-errors",
-            ) as browser,
-        ):
-            yield Classroom(running, network, browser)
+    """One for all tests here."""
+    with classroom_up() as up:
+        yield up
 
 
 @pytest.fixture
@@ -165,6 +94,56 @@ def _nothing_leaked(classroom: Classroom, *pages: Page) -> None:
     assert [secret for secret in secrets if secret in told] == []
 
 
+# ---- what a browser writes down --------------------------------------------------------------------------
+
+
+def _holding(directory: Path, words: str) -> list[str]:
+    """The files of a profile with these words in them, in either width that Chromium writes."""
+    spellings = (words.encode(), words.encode("utf-16-le"))
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    assert len(files) > 20
+    return sorted(
+        str(file.relative_to(directory))
+        for file in files
+        if any(spelling in file.read_bytes() for spelling in spellings)
+    )
+
+
+def test_a_followed_link_stays_in_the_files_of_its_browser(classroom: Classroom, tmp_path: Path) -> None:
+    """The counterpart of the next test: what is looked for is found, so it is to be found."""
+    pod, link = classroom.open("poster", "subdomain")
+    with kept_profile(classroom.browser, classroom.executable, tmp_path, *classroom.flags) as profile:
+        page = profile.new_page()
+        page.goto(link)
+        assert page.url.startswith(f"{classroom.base(pod, 'subdomain')}?folder=")
+
+    assert "Default/History" in _holding(tmp_path, classroom.secret_of(link))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_posted_link_is_in_no_file_of_its_browser(classroom: Classroom, tmp_path: Path, shape: str) -> None:
+    """By a page of another site: the IDE comes, the cookie arrives, and no file of the profile has it."""
+    pod, form = classroom.open_by_form("poster", shape)
+    steps: list[Request] = []
+    with (
+        course_page(classroom.network.here, form) as course,
+        kept_profile(classroom.browser, classroom.executable, tmp_path, *classroom.flags) as profile,
+    ):
+        page = profile.new_page()
+        page.on("request", lambda request: steps.append(request) if request.is_navigation_request() else None)
+        page.goto(course)
+        page.get_by_role("button").click()
+        page.wait_for_selector(".monaco-workbench", timeout=2 * WORKBENCH_TIMEOUT_MS)
+        assert page.url.startswith(f"{classroom.base(pod, shape)}?folder=")
+        _, posted, landed = (step.all_headers() for step in steps[:3])
+        assert (posted["sec-fetch-site"], COURSE_HOST in posted["origin"]) == ("cross-site", True)
+        assert (landed["sec-fetch-site"], "codepods" in landed["cookie"]) == ("cross-site", True)
+
+    token = form["fields"]["tkn"]
+    assert _holding(tmp_path, COURSE_HOST)
+    assert _holding(tmp_path, token[-40:]) == _holding(tmp_path, "tkn=v1.") == []
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_visit_wakes_a_pod_and_a_tab_does_not(
     classroom: Classroom, profile: BrowserContext, shape: str
@@ -183,6 +162,8 @@ def test_a_visit_wakes_a_pod_and_a_tab_does_not(
     assert classroom.wishes(pod) == before
 
     visit = profile.new_page()
+    addresses: list[str] = []
+    visit.on("request", lambda request: addresses.append(request.url))
     with visit.expect_response(
         lambda response: response.url.endswith(":wake") or "_start/wake" in response.url
     ):
@@ -193,6 +174,7 @@ def test_a_visit_wakes_a_pod_and_a_tab_does_not(
     screenshot(visit, SCREENSHOTS / f"start-page-{shape}.png")
     visit.wait_for_selector(".monaco-workbench")
     assert visit.url == address
+    assert not [url for url in addresses if "tkn=" in url]
     assert classroom.wishes(pod)[len(before) :] == [f"visit:sleeper-{shape} running"]
     _nothing_leaked(classroom, visit)
 

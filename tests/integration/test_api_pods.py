@@ -178,6 +178,9 @@ def test_a_link_is_given_when_the_pod_runs(api: ApiServer, node: NodeHand, revpr
     query = parse_qs(url.query)
     assert f"/pods/{pod_id}/" == url.path
     assert query["folder"] == ["/workspaces/hello"]
+    action = f"https://localhost:8443/pods/{pod_id}/_start/open?folder=/workspaces/hello"
+    assert opened.json()["post"] == {"action": action, "fields": {"tkn": query["tkn"][0]}}
+    assert early.json()["post"] is None
     now = int(time.time())
     claims = open_token(query["tkn"][0], Keyring.load(api.settings.keyring), "url", pod_id, now)
     assert (claims.user, claims.epoch, claims.upstream, claims.secret) == ("kim", 1, UPSTREAM, SECRET)

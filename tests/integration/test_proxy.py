@@ -53,7 +53,7 @@ def test_the_cookie_outlives_the_link(front: Front) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_only_a_visit_redeems_a_link(front: Front, method: str) -> None:
-    """A form on another page cannot have a browser take a cookie."""
+    """Forms have an address of their own."""
     assert_refused(
         front.nginx.ask(f"/pods/pod-a/?tkn={front.token('pod-a')}", PAGE, method=method, body=b"x")
     )
@@ -349,6 +349,14 @@ def test_the_control_plane_is_served_under_its_paths_only(front: Front) -> None:
         answer = front.nginx.ask(path, PAGE)
         assert (answer.status, "nothing at this address" in answer.body) == (404, True)
     assert len(front.api.seen) == count
+
+
+def test_an_archive_of_any_size_is_brought_in_through_nginx(front: Front) -> None:
+    """Above nginx's usual 1 MB, and handed on while it comes."""
+    body = b"x" * 3_000_000
+
+    assert front.nginx.ask("/api/v1/pods/pod-a:import?format=tar", method="POST", body=body).status == 200
+    assert front.api.seen[-1].body == body
 
 
 def test_a_killed_nginx_starts_again() -> None:

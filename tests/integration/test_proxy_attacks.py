@@ -12,6 +12,7 @@ from tests.integration.test_proxy_defence import (
     REFUSED_LINKS,
     SMUGGLED,
 )
+from tests.integration.test_proxy_posted import REFUSED_POSTS
 from tests.support.front import POD_DOMAIN, Front
 
 REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 421, 429, 494, 501})
@@ -105,6 +106,8 @@ def attacks_by_address() -> Iterator[tuple[str, Attack]]:
     """Links, paths and whole requests."""
     for name, link in REFUSED_LINKS.items():
         yield f"link: {name}", lambda f, link=link: f.nginx.ask(f"/pods/pod-a/?tkn={link(f)}").status
+    for name, posted in REFUSED_POSTS.items():
+        yield f"posted: {name}", lambda f, posted=posted: posted(f).sent(f).status
     for path in PATH_TRICKS:
         yield f"path: {path}", lambda f, path=path: f.nginx.ask(path, [f.cookie("pod-a")]).status
     for name, body in SMUGGLED.items():

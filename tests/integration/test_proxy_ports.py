@@ -74,6 +74,7 @@ def test_by_host_name_a_page_fetches_its_cookie_at_the_pods_door(front: Front, n
     back = names.ask(5173, _path(at_pod), *PAGE)
     assert back.header("Location") == "/a?b=1&c=%2F"
     assert (back.header("Set-Cookie") or "").startswith("__Host-codepods=v1.")
+    assert names.ask(5173, _path(at_pod), *PAGE).status == 410
     assert front.reached() == 0
 
 

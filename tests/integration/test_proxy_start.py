@@ -85,13 +85,17 @@ def test_nothing_else_of_the_control_plane_is_below_a_pod(front: Front, call: st
 
 
 def test_the_way_in_is_shown_to_the_cookie_only(front: Front) -> None:
-    """nginx asks for the visitor, seals what it asks with, and hands on the answer; scripts are refused."""
-    location = "https://localhost/pods/pod-a/?tkn=v1.fresh"
-    front.api.answers["/api/v1/pods/pod-a:enter"] = (303, [("Location", location)])
+    """nginx asks for the visitor, and makes the answer's token the cookie; scripts are refused."""
+    fresh = front.token("pod-a", session_id="fresh")
+    way_in = (303, [("Location", "../x"), ("Codepods-Token", fresh)])
+    front.api.answers["/api/v1/pods/pod-a:enter"] = way_in
 
     answer = front.nginx.ask("/pods/pod-a/_start/enter?to=x", [_asleep(front), *PAGE])
 
-    assert (answer.status, answer.header("Location")) == (303, location)
+    cookie = (answer.header("Set-Cookie") or "").partition("=")[2].partition(";")[0]
+    assert (answer.status, answer.header("Location")) == (303, "../x")
+    assert open_token(cookie, front.keyring, "cookie", "pod-a", int(time.time())).session_id == "fresh"
+    assert fresh not in str(answer)
     [seen] = front.api.seen
     assert seen.target == "/api/v1/pods/pod-a:enter?to=x"
     bearer = seen.all("authorization")[0].removeprefix("Bearer ")
@@ -100,6 +104,17 @@ def test_the_way_in_is_shown_to_the_cookie_only(front: Front) -> None:
     for headers in ([*PAGE], [_asleep(front), *SCRIPT], [_asleep(front, "pod-b"), *PAGE]):
         assert front.nginx.ask("/pods/pod-a/_start/enter", headers).status == 403
     assert len(front.api.seen) == 1
+
+
+def test_a_way_in_that_does_not_open_gives_no_cookie(front: Front) -> None:
+    """A token of another pod, or one that is a cookie already, beside the control plane's answer."""
+    for token in (front.token("pod-b"), front.token("pod-a", "cookie"), "x", ""):
+        way_in = (303, [("Location", "../x"), ("Codepods-Token", token)])
+        front.api.answers["/api/v1/pods/pod-a:enter"] = way_in
+
+        answer = front.nginx.ask("/pods/pod-a/_start/enter", [_asleep(front), *PAGE])
+
+        assert (answer.status, answer.all("Set-Cookie"), answer.all("Codepods-Token")) == (303, [], [])
 
 
 @pytest.mark.parametrize(("status", "shown"), [(503, 503), (401, 403), (404, 403), (410, 403)])

@@ -4,6 +4,7 @@ from tests.mutants.runner import Mutant
 
 _START = "tests/integration/test_proxy_start.py"
 _PORTS = "tests/integration/test_proxy_ports.py"
+_POSTED = "tests/integration/test_proxy_posted.py"
 _VISITS = "tests/integration/test_api_visits.py"
 _KEPT = "tests/njs/test_kept.py"
 _FILES = "tests/integration/test_api_ports.py"
@@ -64,6 +65,38 @@ VISIT_MUTANTS: tuple[Mutant, ...] = (
         "or (again and status.failure is not None)):",
         "or status.failure is not None):",
         (f"{_VISITS}::test_a_failure_is_told_and_tried_again_by_hand_only",),
+    ),
+    Mutant(
+        "a link is posted to whatever address",
+        "issue 4, 8",
+        "nginx_njs/request.js",
+        "asked !== null && asked.path === '/_start/open'",
+        "asked !== null",
+        (f"{_POSTED}::test_what_is_posted_otherwise_is_refused",),
+    ),
+    Mutant(
+        "a script posts a link",
+        "issue 4, 8",
+        "nginx_njs/gate.js",
+        "r.method !== 'POST' || !request.isVisit(v.http_sec_fetch_dest)",
+        "r.method !== 'POST'",
+        (f"{_POSTED}::test_what_is_posted_otherwise_is_refused",),
+    ),
+    Mutant(
+        "the token of the way in reaches the browser",
+        "issue 4, 1",
+        "nginx_njs/nginx.conf.template",
+        "            proxy_hide_header Codepods-Token;\n",
+        "",
+        (f"{_START}::test_the_way_in_is_shown_to_the_cookie_only",),
+    ),
+    Mutant(
+        "the token of an application's door opens again",
+        "issue 4, 4",
+        "nginx_njs/gate.js",
+        "expires_at: nowS() + DOOR_S, reuse: 'once' }",
+        "expires_at: nowS() + DOOR_S }",
+        (f"{_PORTS}::test_by_host_name_a_page_fetches_its_cookie_at_the_pods_door",),
     ),
     Mutant(
         "the cookie of an application opens the IDE",

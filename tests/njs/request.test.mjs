@@ -49,6 +49,38 @@ test('the address after redeeming never leads to another host', () => {
     }
 });
 
+test('a posted link leads to the first page of its pod, and only from the address of its form', () => {
+    const cases = [
+        ['/', '/_start/open', '/'],
+        ['/pods/a/', '/pods/a/_start/open?folder=/w&tkn=x&b=%2F', '/pods/a/?folder=/w&b=%2F'],
+        ['/pods/a/', '/pods/a/_start/open/', null],
+        ['/pods/a/', '/pods/a/_start/%6fpen', null],
+        ['/pods/a/', '/pods/b/../a/_start/open', null],
+        ['/', '//_start/open', null],
+    ];
+    for (const [base, uri, expected] of cases) {
+        assert.equal(request.afterForm(base, uri), expected, uri);
+    }
+});
+
+test('a form has one field, and is declared as one', () => {
+    const form = 'application/x-www-form-urlencoded';
+    const cases = [
+        [form, 'tkn=v1.k.x', 'v1.k.x'],
+        [`${form.toUpperCase()} ; charset=utf-8`, 'tkn=x', 'x'],
+        [form, 'tkn=x&a=1', 'x&a=1'],
+        [form, 'a=1&tkn=x', ''],
+        [form, '', ''],
+        [form, undefined, ''],
+        [`${form}2`, 'tkn=x', ''],
+        ['text/plain', 'tkn=x', ''],
+        [undefined, 'tkn=x', ''],
+    ];
+    for (const [type, body, expected] of cases) {
+        assert.equal(request.postedToken(type, body), expected, body);
+    }
+});
+
 test('the pod gets its session first and the cookies of its applications, nothing of ours or forged', () => {
     const cases = [
         [undefined, []],

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserType, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, Page, Request, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 CHROMIUM = "/usr/bin/chromium"
@@ -45,6 +45,18 @@ def _launched(kind: BrowserType, executable: str, flags: Sequence[str]) -> Itera
         yield browser
     finally:
         browser.close()
+
+
+@contextmanager
+def kept_profile(beside: Browser, executable: str, directory: Path, *flags: str) -> Iterator[BrowserContext]:
+    """A third one, which writes its history, cookies and caches into this directory, as people's own do."""
+    profile = beside.browser_type.launch_persistent_context(
+        directory, executable_path=executable, headless=True, args=[*_FLAGS, *flags]
+    )
+    try:
+        yield profile
+    finally:
+        profile.close()
 
 
 @contextmanager

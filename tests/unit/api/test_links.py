@@ -1,5 +1,6 @@
 """The shapes of links, and the settings that make them."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from api.links import folder_of, url_of
+from api.links import Link, base_of, folder_of
 from api.settings import ApiSettings
 from api.wire import Lab
 
@@ -22,6 +23,11 @@ def settings(**changes: Any) -> ApiSettings:
     return ApiSettings.model_validate(values | {"base_url": "https://ide.example.org:8443"} | changes)
 
 
+def link_of(of: ApiSettings, to: str) -> Link:
+    """A link to this place in a pod."""
+    return Link(base_of(of, POD), to, "v1.k.t", datetime.now(UTC))
+
+
 @pytest.mark.parametrize(
     ("shape", "link"),
     [
@@ -31,20 +37,24 @@ def settings(**changes: Any) -> ApiSettings:
 )
 def test_links_have_one_of_two_shapes(shape: str, link: str) -> None:
     """By path, or by a host name of the pod's own; either opens the lab."""
-    assert url_of(settings(url_shape=shape), POD, folder_of("hello"), "v1.k.t") == link
+    made = link_of(settings(url_shape=shape), folder_of("hello"))
+
+    assert made.url == link
+    assert made.action == link.replace("?tkn=v1.k.t&", "_start/open?")
 
 
 def test_without_a_lab_the_users_files_are_opened() -> None:
     """A pod without a lab opens where the user's files are."""
-    assert url_of(settings(), POD, folder_of(None), "t").endswith("&folder=/workspaces")
+    assert link_of(settings(), folder_of(None)).url.endswith("&folder=/workspaces")
 
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True))
 def test_every_lab_arrives_as_it_is_called(lab: Lab) -> None:
     """No name of a lab changes the rest of the link."""
-    url = urlsplit(url_of(settings(), POD, folder_of(lab), "t"))
+    made = link_of(settings(), folder_of(lab))
 
-    assert parse_qs(url.query) == {"tkn": ["t"], "folder": [f"/workspaces/{lab}"]}
+    assert parse_qs(urlsplit(made.url).query) == {"tkn": ["v1.k.t"], "folder": [f"/workspaces/{lab}"]}
+    assert parse_qs(urlsplit(made.action).query) == {"folder": [f"/workspaces/{lab}"]}
 
 
 @pytest.mark.parametrize(
