@@ -5,20 +5,19 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from node_agent.archive.commit import ArchiveRequest, ArchiveResult, NodeMemory, check_archive, write_archive
+from node_agent.archive.commit import ArchiveResult, NodeMemory, check_archive, write_archive
 from node_agent.archive.compact import compact, is_worth_compacting
 from node_agent.archive.errors import ArchiveCorrupt
 from node_agent.archive.memory import Memory
 from node_agent.archive.restore import restore_archive
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
 from state.wire import ArchivePod, CreateWorkspace, PodSpec, RestorePod, StartPod, StopPod
 from tests.integration.test_archive_strange_trees import deep_content, make_deep
+from tests.support.archive_requests import REQUEST as OF_A_WORKSPACE
 from tests.support.docker_node import DockerNode, pod_image, source_of
 from tests.support.pod_tree import differences as pod_differences
 from tests.support.pod_tree import pod_tree
@@ -28,17 +27,7 @@ from tests.support.tripwire import Crash, Tripwire
 MIB = 1 << 20
 POD = "p-one"
 TOPS = ("/home", "/opt/kept", "/usr/share", "/var/lib")
-REQUEST = ArchiveRequest(
-    kind=TargetKind.WORKSPACE,
-    target_id="w-1",
-    user_id="alice",
-    epoch=1,
-    attempt=1,
-    number=1,
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    fingerprint={},
-    method="volume",
-)
+REQUEST = replace(OF_A_WORKSPACE, fingerprint={})
 
 
 @pytest.fixture

@@ -4,17 +4,18 @@ import os
 import subprocess
 import zipfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from node_agent.archive import export
-from node_agent.archive.commit import ArchiveRequest, write_archive
+from node_agent.archive.commit import write_archive
 from node_agent.archive.export import NOTES_NAME, ExportRefused, Part, as_tar, as_zip
 from node_agent.archive.manifest import Manifest
 from node_agent.directory_store import DirectoryStore
 from state.model import TargetKind
+from tests.support.archive_requests import REQUEST
 from tests.support.trees import differences, snapshot
 
 
@@ -49,17 +50,7 @@ def strange_tree(root: Path) -> Path:
 
 def archived(store: DirectoryStore, source: Path, kind: TargetKind = TargetKind.WORKSPACE) -> Manifest:
     """The tree in the store."""
-    request = ArchiveRequest(
-        kind=kind,
-        target_id=f"{kind}-1",
-        user_id="alice",
-        epoch=1,
-        attempt=1,
-        number=7,
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
-        fingerprint={"tree": "f"},
-        method="volume",
-    )
+    request = replace(REQUEST, kind=kind, target_id=f"{kind}-1", number=7)
     return write_archive(store, request, source).manifest
 
 

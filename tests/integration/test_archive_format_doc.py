@@ -7,30 +7,19 @@ import os
 import re
 import subprocess
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from node_agent.archive.commit import ArchiveRequest, NodeMemory, write_archive
+from node_agent.archive.commit import NodeMemory, write_archive
 from node_agent.archive.manifest import BlobRef, Manifest
 from node_agent.archive.memory import Memory
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
+from tests.support.archive_requests import REQUEST as OF_A_WORKSPACE
 from tests.support.random_trees import STRANGE_NAMES
 from tests.support.trees import differences, settle, snapshot
 
-REQUEST = ArchiveRequest(
-    kind=TargetKind.WORKSPACE,
-    target_id="w-1",
-    user_id="alice",
-    epoch=3,
-    attempt=5,
-    number=1,
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    fingerprint={},
-    method="volume",
-)
+REQUEST = replace(OF_A_WORKSPACE, epoch=3, attempt=5, fingerprint={})
 DOCUMENT = Path(__file__).parents[2] / "docs" / "archive-format.md"
 
 

@@ -4,28 +4,17 @@ import io
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from node_agent.archive.commit import ArchiveRequest
 from node_agent.archive.incoming import ImportRefused, import_tree
 from node_agent.archive.restore import restore_archive
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
+from tests.support.archive_requests import REQUEST as OF_A_WORKSPACE
 
-REQUEST = ArchiveRequest(
-    kind=TargetKind.WORKSPACE,
-    target_id="w-1",
-    user_id="alice",
-    epoch=0,
-    attempt=1,
-    number=1,
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    fingerprint={"tree": "f"},
-    method="volume",
-)
+REQUEST = replace(OF_A_WORKSPACE, epoch=0)
 MADE = (
     "mkdir -p t/d; echo one >t/d/file; ln t/d/file t/second; ln -s d/file t/link; mkfifo t/pipe; "
     "chmod 4755 t/d/file"

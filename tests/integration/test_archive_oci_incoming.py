@@ -8,12 +8,11 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from node_agent.archive.commit import ArchiveRequest, read_manifest, write_archive
+from node_agent.archive.commit import read_manifest, write_archive
 from node_agent.archive.export import Lost, Part
 from node_agent.archive.incoming import ImportRefused, unpack
 from node_agent.archive.oci import as_oci
@@ -21,6 +20,7 @@ from node_agent.archive.oci_incoming import files_tree, look_through, open_image
 from node_agent.archive.restore import restore_archive
 from state.model import TargetKind
 from state.wire import ArchiveMade
+from tests.support.archive_requests import REQUEST
 from tests.support.docker_node import DockerNode
 from tests.support.small_images import CHANGES, SEEN, Small, run, tar_of
 from tests.support.trees import differences, snapshot
@@ -116,18 +116,15 @@ def test_an_imported_image_is_a_pod_again(node: DockerNode, small: Small, tmp_pa
     finally:
         subprocess.run(["docker", "rmi", "-f", name], capture_output=True, check=False)
     made = Incoming(node, tmp_path / "in", saved)
-    request = ArchiveRequest(
+    request = replace(
+        REQUEST,
         kind=TargetKind.POD,
         target_id=POD,
-        user_id="alice",
-        epoch=1,
         attempt=2 * 10**9,
         number=7,
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
-        fingerprint={"imported": "x"},
         method="overlay2-upper",
+        image_id=made.opened.base.image_id,
     )
-    request = replace(request, image_id=made.opened.base.image_id)
     again = write_archive(node.store, request, made.pod)
     assert again.manifest.image_id == small.ids[1]
     seen = {}

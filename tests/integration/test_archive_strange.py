@@ -4,33 +4,21 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from node_agent.archive.commit import ArchiveRequest, ArchiveResult, write_archive
+from node_agent.archive.commit import ArchiveResult, write_archive
 from node_agent.archive.restore import restore_archive
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
 from state.wire import CreateWorkspace, PodSpec, RestorePod, StartPod
+from tests.support.archive_requests import REQUEST
 from tests.support.docker_node import DockerNode, pod_image, source_of
 from tests.support.pod_tree import differences as pod_differences
 from tests.support.pod_tree import pod_tree
 from tests.support.trees import differences, snapshot
 from tests.support.vandalism import CAPABILITY, TOPS, VANDALISM
 
-REQUEST = ArchiveRequest(
-    kind=TargetKind.WORKSPACE,
-    target_id="w-1",
-    user_id="alice",
-    epoch=1,
-    attempt=1,
-    number=1,
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    fingerprint={"tree": "f"},
-    method="volume",
-)
 POD = "p-one"
 
 

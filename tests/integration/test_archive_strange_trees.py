@@ -4,31 +4,19 @@ import os
 import socket
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from node_agent.archive.commit import ArchiveRequest, ArchiveResult, write_archive
+from node_agent.archive.commit import ArchiveResult, write_archive
 from node_agent.archive.errors import CaptureFailed
 from node_agent.archive.restore import restore_archive
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
+from tests.support.archive_requests import REQUEST
 from tests.support.s3_servers import CREDENTIALS, rclone_server
 from tests.support.trees import differences, snapshot
 
 MIB = 1 << 20
-REQUEST = ArchiveRequest(
-    kind=TargetKind.WORKSPACE,
-    target_id="w-1",
-    user_id="alice",
-    epoch=1,
-    attempt=1,
-    number=1,
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    fingerprint={"tree": "f"},
-    method="volume",
-)
 
 
 @pytest.fixture

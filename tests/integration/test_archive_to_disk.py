@@ -4,29 +4,19 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from node_agent.archive import write_behind
-from node_agent.archive.commit import ArchiveRequest, ArchiveResult, write_archive
+from node_agent.archive.commit import ArchiveResult, write_archive
 from node_agent.archive.errors import RestoreDiskFull, RestoreFailed
 from node_agent.archive.restore import restore_archive
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
+from tests.support.archive_requests import REQUEST as OF_A_WORKSPACE
 
-REQUEST = ArchiveRequest(
-    kind=TargetKind.WORKSPACE,
-    target_id="w-1",
-    user_id="alice",
-    epoch=1,
-    attempt=1,
-    number=1,
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    fingerprint={},
-    method="volume",
-)
+REQUEST = replace(OF_A_WORKSPACE, fingerprint={})
 FILES = 8
 
 

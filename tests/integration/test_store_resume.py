@@ -8,19 +8,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
 import pytest
 
-from node_agent.archive.commit import ArchiveRequest, write_archive
+from node_agent.archive.commit import write_archive
 from node_agent.archive.restore import restore_archive
 from node_agent.open_store import open_store
 from node_agent.s3_target import PART_BYTES
 from node_agent.store import Store, StoreConflict, StoreUnavailable
 from node_agent.uploads import UploadJournal
-from state.model import TargetKind
+from tests.support.archive_requests import REQUEST as OF_A_WORKSPACE
 from tests.support.s3_front import Front, front_before
 from tests.support.s3_servers import BUCKET, CREDENTIALS, moto_server, rclone_server
 from tests.support.trees import differences, snapshot
@@ -326,17 +325,7 @@ def strange_tree(folder: Path) -> Path:
     return folder
 
 
-REQUEST = ArchiveRequest(
-    kind=TargetKind.WORKSPACE,
-    target_id="w-1",
-    user_id="alice",
-    epoch=3,
-    attempt=5,
-    number=1,
-    created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    fingerprint={"tree": "t"},
-    method="volume",
-)
+REQUEST = replace(OF_A_WORKSPACE, epoch=3, attempt=5)
 
 
 def test_an_archive_goes_on_where_it_was_cut(site: Site, tmp_path: Path) -> None:

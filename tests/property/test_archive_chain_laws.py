@@ -2,8 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,13 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from node_agent.archive import changes as planning
-from node_agent.archive.commit import ArchiveRequest, ArchiveResult, NodeMemory, check_archive, write_archive
+from node_agent.archive.commit import ArchiveResult, NodeMemory, check_archive, write_archive
 from node_agent.archive.compact import compact
 from node_agent.archive.incremental import remember_restored
 from node_agent.archive.memory import Memory
 from node_agent.archive.restore import Origins, restore_archive
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
+from tests.support.archive_requests import REQUEST
 from tests.support.random_trees import Tree, build, trees
 from tests.support.tree_changes import Change, apply, changes
 from tests.support.trees import Snapshot, differences, settle, snapshot
@@ -47,17 +46,7 @@ class Place:
 
     def archive(self, source: Path) -> ArchiveResult:
         """The next archive, on top of the last one as far as it goes."""
-        request = ArchiveRequest(
-            kind=TargetKind.WORKSPACE,
-            target_id="w-1",
-            user_id="alice",
-            epoch=7,
-            attempt=next(SEQUENCE),
-            number=1,
-            created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-            fingerprint={},
-            method="volume",
-        )
+        request = replace(REQUEST, epoch=7, attempt=next(SEQUENCE), fingerprint={})
         node = NodeMemory(self.memory)
         if self.last:
             node = NodeMemory(self.memory, self.last.manifest_key, self.last.manifest_digest)

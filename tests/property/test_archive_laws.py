@@ -1,7 +1,7 @@
 """Laws of archives: whatever tree goes in comes out, in every respect, or not at all."""
 
 import itertools
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from node_agent.archive.errors import RestoreCorrupt
 from node_agent.archive.fingerprint import record_tree, scan_tree, tree_fingerprint
 from node_agent.archive.restore import restore_archive, restore_tree
 from node_agent.directory_store import DirectoryStore
-from state.model import TargetKind
+from tests.support.archive_requests import REQUEST
 from tests.support.random_trees import Tree, build, trees
 from tests.support.trees import differences, snapshot
 
@@ -27,17 +27,7 @@ lawful = settings(
 
 def request(attempt: int) -> ArchiveRequest:
     """An archive of a workspace under a fresh attempt."""
-    return ArchiveRequest(
-        kind=TargetKind.WORKSPACE,
-        target_id="w-1",
-        user_id="alice",
-        epoch=7,
-        attempt=attempt,
-        number=1,
-        created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        fingerprint={"tree": "f"},
-        method="volume",
-    )
+    return replace(REQUEST, epoch=7, attempt=attempt)
 
 
 @pytest.fixture(scope="module")
