@@ -8,6 +8,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
+from state import wire
 from state.leader import Leadership, LeadershipLost
 from state.model import ArchiveRef, Limits, Observed, TargetKind, Verb, WorkspaceObserved
 from state.plan import (
@@ -22,30 +23,6 @@ from state.plan import (
     Release,
     TakeBack,
     WorkspaceDecision,
-)
-from state.wire import (
-    CANCELLED,
-    ArchiveMade,
-    ArchivePod,
-    ArchiveProof,
-    ArchiveSource,
-    ArchiveWorkspace,
-    CreatePod,
-    CreateWorkspace,
-    NodeFacts,
-    PodReport,
-    PodSpec,
-    RemovePod,
-    RemoveWorkspace,
-    Report,
-    RestorePod,
-    RestoreWorkspace,
-    StartPod,
-    StepDone,
-    StepFailed,
-    StepResult,
-    StopPod,
-    WorkspaceReport,
 )
 from tests.sim.postgres import SimServer
 from tests.sim.rows import ActionRow
@@ -66,7 +43,7 @@ nodes = st.sampled_from(NODES)
 pods = st.sampled_from(sorted(PODS))
 workspaces = st.sampled_from(WORKSPACES)
 codes = st.sampled_from(
-    (CANCELLED, "stale_epoch", "busy", "disk_full", "archive_corrupt", "restore_corrupt", "no_image")
+    (wire.CANCELLED, "stale_epoch", "busy", "disk_full", "archive_corrupt", "restore_corrupt", "no_image")
 )
 told = st.sampled_from((None, None, "the engine is away"))
 _NOT_REPORTED = (Observed.ABSENT, Observed.UNKNOWN)
@@ -188,12 +165,14 @@ class Draws(RuleBasedStateMachine):
             reason="test",
         )
 
-    def restoring_step(self, verb: Verb, target: str, ref: ArchiveRef) -> RestorePod | RestoreWorkspace:
+    def restoring_step(
+        self, verb: Verb, target: str, ref: ArchiveRef
+    ) -> wire.RestorePod | wire.RestoreWorkspace:
         """From this archive."""
-        source = ArchiveSource(manifest_key=ref.manifest_key, manifest_digest=ref.manifest_digest)
+        source = wire.ArchiveSource(manifest_key=ref.manifest_key, manifest_digest=ref.manifest_digest)
         if verb is Verb.RESTORE_WORKSPACE:
-            return RestoreWorkspace(archive=source)
-        return RestorePod(spec=PodSpec(name=target, image="image:1"), archive=source)
+            return wire.RestoreWorkspace(archive=source)
+        return wire.RestorePod(spec=wire.PodSpec(name=target, image="image:1"), archive=source)
 
     def _wire_step(self, data: st.DataObject, verb: Verb, target: str) -> Any:
         made = [ref for (of, _), ref in self.db.archives.items() if of == target]
@@ -201,21 +180,21 @@ class Draws(RuleBasedStateMachine):
         if made:
             ref = data.draw(st.sampled_from(made))
             key, digest = ref.manifest_key, ref.manifest_digest
-        source = ArchiveSource(manifest_key=key, manifest_digest=digest)
-        proof = ArchiveProof(manifest_key=key, manifest_digest=digest, fingerprint="f")
+        source = wire.ArchiveSource(manifest_key=key, manifest_digest=digest)
+        proof = wire.ArchiveProof(manifest_key=key, manifest_digest=digest, fingerprint="f")
         number = max(1, self.db.archives_made(target) + 1 + data.draw(nearby))
-        spec = PodSpec(name=target, image="image:1")
+        spec = wire.PodSpec(name=target, image="image:1")
         steps: dict[Verb, Any] = {
-            Verb.CREATE_WORKSPACE: CreateWorkspace(),
-            Verb.RESTORE_WORKSPACE: RestoreWorkspace(archive=source),
-            Verb.ARCHIVE_WORKSPACE: ArchiveWorkspace(number=number),
-            Verb.REMOVE_WORKSPACE: RemoveWorkspace(proof=proof),
-            Verb.CREATE_POD: CreatePod(spec=spec),
-            Verb.RESTORE_POD: RestorePod(spec=spec, archive=source),
-            Verb.START_POD: StartPod(),
-            Verb.STOP_POD: StopPod(),
-            Verb.ARCHIVE_POD: ArchivePod(number=number),
-            Verb.REMOVE_POD: RemovePod(proof=proof),
+            Verb.CREATE_WORKSPACE: wire.CreateWorkspace(),
+            Verb.RESTORE_WORKSPACE: wire.RestoreWorkspace(archive=source),
+            Verb.ARCHIVE_WORKSPACE: wire.ArchiveWorkspace(number=number),
+            Verb.REMOVE_WORKSPACE: wire.RemoveWorkspace(proof=proof),
+            Verb.CREATE_POD: wire.CreatePod(spec=spec),
+            Verb.RESTORE_POD: wire.RestorePod(spec=spec, archive=source),
+            Verb.START_POD: wire.StartPod(),
+            Verb.STOP_POD: wire.StopPod(),
+            Verb.ARCHIVE_POD: wire.ArchivePod(number=number),
+            Verb.REMOVE_POD: wire.RemovePod(proof=proof),
         }
         return steps[verb]
 
@@ -223,17 +202,17 @@ class Draws(RuleBasedStateMachine):
         ids = [NOBODYS, *self.db.actions][-6:]
         return tuple(sorted(data.draw(st.sets(st.sampled_from(ids), max_size=3))))
 
-    def _report(self, data: st.DataObject, node_id: str) -> Report:
+    def _report(self, data: st.DataObject, node_id: str) -> wire.Report:
         here = data.draw(st.sets(pods))
         volumes = data.draw(st.sets(workspaces))
-        return Report(
+        return wire.Report(
             pods=tuple(self._pod(data, pod_id) for pod_id in sorted(here)),
             workspaces=tuple(self._volume(data, workspace_id) for workspace_id in sorted(volumes)),
         )
 
-    def _pod(self, data: st.DataObject, pod_id: str) -> PodReport:
+    def _pod(self, data: st.DataObject, pod_id: str) -> wire.PodReport:
         workspace = self.db.workspaces[PODS[pod_id]]
-        return PodReport(
+        return wire.PodReport(
             pod_id=pod_id,
             workspace_id=workspace.id,
             user_id=workspace.user_id,
@@ -247,10 +226,10 @@ class Draws(RuleBasedStateMachine):
             fingerprint=data.draw(st.sampled_from((None, "f"))),
         )
 
-    def _volume(self, data: st.DataObject, workspace_id: str) -> WorkspaceReport:
+    def _volume(self, data: st.DataObject, workspace_id: str) -> wire.WorkspaceReport:
         workspace = self.db.workspaces[workspace_id]
         states = [state for state in WorkspaceObserved if state is not WorkspaceObserved.ABSENT]
-        return WorkspaceReport(
+        return wire.WorkspaceReport(
             workspace_id=workspace_id,
             user_id=workspace.user_id,
             epoch=max(1, workspace.epoch + data.draw(nearby)),
@@ -259,21 +238,21 @@ class Draws(RuleBasedStateMachine):
             fingerprint=data.draw(st.sampled_from((None, "f"))),
         )
 
-    def _results(self, data: st.DataObject) -> tuple[StepResult, ...]:
+    def _results(self, data: st.DataObject) -> tuple[wire.StepResult, ...]:
         rows = list(self.db.actions.values())[-5:]
         answered = data.draw(st.sets(st.sampled_from(range(len(rows))), max_size=2)) if rows else ()
         return tuple(self._result(data, rows[number]) for number in sorted(answered))
 
-    def _result(self, data: st.DataObject, row: ActionRow) -> StepResult:
+    def _result(self, data: st.DataObject, row: ActionRow) -> wire.StepResult:
         if data.draw(st.integers(0, 2)) == 0:
             permanent = data.draw(st.booleans())
             code = data.draw(codes)
-            return StepFailed(action_id=row.action.id, code=code, message="test", permanent=permanent)
+            return wire.StepFailed(action_id=row.action.id, code=code, message="test", permanent=permanent)
         made = None
         if row.verb in (Verb.ARCHIVE_POD, Verb.ARCHIVE_WORKSPACE):
             key = f"archives/{row.action.target}/{row.action.id}"
-            made = ArchiveMade(manifest_key=key, manifest_digest="d", fingerprint="f", size_bytes=1)
-        return StepDone(action_id=row.action.id, archive=made)
+            made = wire.ArchiveMade(manifest_key=key, manifest_digest="d", fingerprint="f", size_bytes=1)
+        return wire.StepDone(action_id=row.action.id, archive=made)
 
 
 def _target(line: Any) -> str:
@@ -284,8 +263,8 @@ def _target(line: Any) -> str:
     return line.pod_id if isinstance(line, Decision) else str(line.workspace_id)
 
 
-def facts(cpu_millis: int) -> NodeFacts:
-    return NodeFacts(
+def facts(cpu_millis: int) -> wire.NodeFacts:
+    return wire.NodeFacts(
         address="10.0.0.1",
         cpu_millis=cpu_millis,
         memory_mib=16384,

@@ -10,21 +10,7 @@ import pytest
 
 from node_agent.executor import Executor
 from node_agent.removal import sweep_all
-from state.wire import (
-    Action,
-    ArchivePod,
-    ArchiveWorkspace,
-    CreatePod,
-    CreateWorkspace,
-    PodSpec,
-    PodStep,
-    RemovePod,
-    RemoveWorkspace,
-    RestorePod,
-    RestoreWorkspace,
-    StepDone,
-    WorkspaceStep,
-)
+from state import wire
 from tests.support.docker_node import DockerNode, proof_of, source_of
 
 POD = "p-one"
@@ -35,7 +21,7 @@ EFFECTS = {
     "archives": {"save_pod", "save_workspace", "restore", "place_lab"},
     "journal": {"see"},
 }
-Steps = list[tuple[PodStep | WorkspaceStep, str | None, int]]
+Steps = list[tuple[wire.PodStep | wire.WorkspaceStep, str | None, int]]
 
 
 class Killed(BaseException):
@@ -85,7 +71,7 @@ def node(tmp_path: Path) -> Iterator[DockerNode]:
     node.clean_up()
 
 
-def run_with_a_crash(node: DockerNode, action: Action, at_effect: int, *, after: bool) -> bool:
+def run_with_a_crash(node: DockerNode, action: wire.Action, at_effect: int, *, after: bool) -> bool:
     """Execute, dying at the given effect, then restart and execute again. False when it never got there."""
     countdown = Countdown(at_effect, after=after)
     ports = {name: Mortal(getattr(node.parts, name), names, countdown) for name, names in EFFECTS.items()}
@@ -95,7 +81,7 @@ def run_with_a_crash(node: DockerNode, action: Action, at_effect: int, *, after:
         node.restart()
         sweep_all(node.parts)
         result = node.executor.execute(action)
-    assert isinstance(result, StepDone), result
+    assert isinstance(result, wire.StepDone), result
     again = node.executor.execute(action)
     assert again == result
     return countdown.reached
@@ -115,42 +101,42 @@ def test_every_action_survives_a_kill_at_each_of_its_effects(node: DockerNode, a
 
 def _one_life(node: DockerNode, at_effect: int, epoch: int, *, after: bool) -> bool:
     """Create, fill, save, remove, restore at the next epoch, compare, and remove again."""
-    spec = PodSpec(name="ide", image=IMAGE, lab="hello")
+    spec = wire.PodSpec(name="ide", image=IMAGE, lab="hello")
     crash = partial(run_with_a_crash, node, at_effect=at_effect, after=after)
-    reached = crash(node.action(CreateWorkspace(), epoch=epoch))
-    reached |= crash(node.action(CreatePod(spec=spec), POD, epoch=epoch))
+    reached = crash(node.action(wire.CreateWorkspace(), epoch=epoch))
+    reached |= crash(node.action(wire.CreatePod(spec=spec), POD, epoch=epoch))
     upper = node.container(POD, epoch).upper_dir
     assert upper is not None
     (Path(upper) / "made-in-the-pod").write_text("mine")
     (node.files(epoch) / "notes").write_text("mine too")
 
     saving = (
-        node.action(ArchivePod(number=1), POD, epoch=epoch),
-        node.action(ArchiveWorkspace(number=1), epoch=epoch),
+        node.action(wire.ArchivePod(number=1), POD, epoch=epoch),
+        node.action(wire.ArchiveWorkspace(number=1), epoch=epoch),
     )
     for action in saving:
         reached |= crash(action)
     pod, workspace = (_archive(node, action) for action in saving)
-    reached |= crash(node.action(RemovePod(proof=proof_of(pod)), POD, epoch=epoch))
-    reached |= crash(node.action(RemoveWorkspace(proof=proof_of(workspace)), epoch=epoch))
+    reached |= crash(node.action(wire.RemovePod(proof=proof_of(pod)), POD, epoch=epoch))
+    reached |= crash(node.action(wire.RemoveWorkspace(proof=proof_of(workspace)), epoch=epoch))
     assert node.parts.runtime.look().containers == ()
     assert node.parts.runtime.look().volumes == ()
 
     back = epoch + 1
-    reached |= crash(node.action(RestoreWorkspace(archive=source_of(workspace)), epoch=back))
-    reached |= crash(node.action(RestorePod(spec=spec, archive=source_of(pod)), POD, epoch=back))
+    reached |= crash(node.action(wire.RestoreWorkspace(archive=source_of(workspace)), epoch=back))
+    reached |= crash(node.action(wire.RestorePod(spec=spec, archive=source_of(pod)), POD, epoch=back))
     assert len(node.parts.runtime.look().containers) == 1
     restored = node.container(POD, back).upper_dir
     assert restored is not None
     assert (Path(restored) / "made-in-the-pod").read_text() == "mine"
     assert (node.files(back) / "notes").read_text() == "mine too"
     assert (node.files(back) / "hello" / "readme.md").read_text() == "welcome"
-    node.done(RemovePod(proof=proof_of(node.saved(POD, epoch=back))), POD, epoch=back)
-    node.done(RemoveWorkspace(proof=proof_of(node.saved(epoch=back))), epoch=back)
+    node.done(wire.RemovePod(proof=proof_of(node.saved(POD, epoch=back))), POD, epoch=back)
+    node.done(wire.RemoveWorkspace(proof=proof_of(node.saved(epoch=back))), epoch=back)
     return reached
 
 
-def _archive(node: DockerNode, action: Action) -> Any:
+def _archive(node: DockerNode, action: wire.Action) -> Any:
     result = node.executor.execute(action)
-    assert isinstance(result, StepDone)
+    assert isinstance(result, wire.StepDone)
     return result.archive

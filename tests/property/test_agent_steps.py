@@ -11,45 +11,26 @@ from node_agent.errors import StaleEpoch, StepError
 from node_agent.labels import PodLabels
 from node_agent.runtime import LIVE, Container, Status, VolumeState
 from node_agent.steps import Done, Primitive, Seen, next_step
-from state.wire import (
-    Action,
-    ArchiveMade,
-    ArchivePod,
-    ArchiveProof,
-    ArchiveSource,
-    ArchiveWorkspace,
-    CreatePod,
-    CreateWorkspace,
-    PodSpec,
-    PodStep,
-    RemovePod,
-    RemoveWorkspace,
-    RestorePod,
-    RestoreWorkspace,
-    StartPod,
-    StopPod,
-    TombstoneProof,
-    WorkspaceStep,
-)
+from state import wire
 
-SOURCE = ArchiveSource(manifest_key="m", manifest_digest="d")
-PROOF = ArchiveProof(manifest_key="m", manifest_digest="d", fingerprint="f")
-MADE = ArchiveMade(manifest_key="m", manifest_digest="d", fingerprint="f", size_bytes=1)
-SPEC = PodSpec(name="ide", image="image", lab="lab")
-WORKSPACE_STEPS: list[WorkspaceStep] = [
-    CreateWorkspace(),
-    RestoreWorkspace(archive=SOURCE),
-    ArchiveWorkspace(number=1),
-    RemoveWorkspace(proof=PROOF),
+SOURCE = wire.ArchiveSource(manifest_key="m", manifest_digest="d")
+PROOF = wire.ArchiveProof(manifest_key="m", manifest_digest="d", fingerprint="f")
+MADE = wire.ArchiveMade(manifest_key="m", manifest_digest="d", fingerprint="f", size_bytes=1)
+SPEC = wire.PodSpec(name="ide", image="image", lab="lab")
+WORKSPACE_STEPS: list[wire.WorkspaceStep] = [
+    wire.CreateWorkspace(),
+    wire.RestoreWorkspace(archive=SOURCE),
+    wire.ArchiveWorkspace(number=1),
+    wire.RemoveWorkspace(proof=PROOF),
 ]
-POD_STEPS: list[PodStep] = [
-    CreatePod(spec=SPEC),
-    RestorePod(spec=SPEC, archive=SOURCE),
-    StartPod(),
-    StopPod(),
-    ArchivePod(number=1),
-    RemovePod(proof=PROOF),
-    RemovePod(proof=TombstoneProof(generation=3)),
+POD_STEPS: list[wire.PodStep] = [
+    wire.CreatePod(spec=SPEC),
+    wire.RestorePod(spec=SPEC, archive=SOURCE),
+    wire.StartPod(),
+    wire.StopPod(),
+    wire.ArchivePod(number=1),
+    wire.RemovePod(proof=PROOF),
+    wire.RemovePod(proof=wire.TombstoneProof(generation=3)),
 ]
 
 
@@ -86,16 +67,16 @@ sights = st.builds(
 )
 
 
-def of_pod(step: PodStep) -> Action:
+def of_pod(step: wire.PodStep) -> wire.Action:
     """An action of a pod."""
-    return Action(
+    return wire.Action(
         id="a", workspace_id="w", user_id="u", pod_id="p", epoch=5, generation=1, attempt=1, step=step
     )
 
 
-def of_workspace(step: WorkspaceStep) -> Action:
+def of_workspace(step: wire.WorkspaceStep) -> wire.Action:
     """An action of a workspace."""
-    return Action(id="a", workspace_id="w", user_id="u", epoch=5, attempt=1, step=step)
+    return wire.Action(id="a", workspace_id="w", user_id="u", epoch=5, attempt=1, step=step)
 
 
 pod_actions = st.sampled_from(POD_STEPS).map(of_pod)
@@ -103,7 +84,7 @@ workspace_actions = st.sampled_from(WORKSPACE_STEPS).map(of_workspace)
 actions = pod_actions | workspace_actions
 
 
-def decided(action: Action, seen: Seen) -> Primitive | Done | StepError:
+def decided(action: wire.Action, seen: Seen) -> Primitive | Done | StepError:
     """The decision, with refusals as values."""
     try:
         return next_step(action, seen)
@@ -112,7 +93,7 @@ def decided(action: Action, seen: Seen) -> Primitive | Done | StepError:
 
 
 @given(actions, sights)
-def test_nothing_of_an_earlier_placement_is_done(action: Action, seen: Seen) -> None:
+def test_nothing_of_an_earlier_placement_is_done(action: wire.Action, seen: Seen) -> None:
     """An action below the highest epoch seen is always refused, and no other is for that reason (LAW 5)."""
     stale = isinstance(decided(action, seen), StaleEpoch)
     assert stale == (action.epoch < seen.highest_epoch)
@@ -135,16 +116,16 @@ def test_what_lives_is_neither_saved_nor_removed(status: Status, writes: bool) -
 
 
 @given(actions, sights)
-def test_only_removal_actions_remove_what_is_whole(action: Action, seen: Seen) -> None:
+def test_only_removal_actions_remove_what_is_whole(action: wire.Action, seen: Seen) -> None:
     """Whatever is seen, or not seen: a whole copy goes only for a remove action, with its proof (LAW 9)."""
     step = decided(action, seen)
     if isinstance(step, steps.RemoveContainer | steps.RemoveVolume):
-        assert isinstance(action.step, RemovePod | RemoveWorkspace)
+        assert isinstance(action.step, wire.RemovePod | wire.RemoveWorkspace)
         assert step.proof == action.step.proof
 
 
 @given(actions, sights)
-def test_what_is_half_made_or_strange_is_never_used(action: Action, seen: Seen) -> None:
+def test_what_is_half_made_or_strange_is_never_used(action: wire.Action, seen: Seen) -> None:
     """No container is made on, and nothing saved or removed from, a volume that is not whole."""
     step = decided(action, seen)
     used = (steps.MakeContainer, steps.PlaceLab, steps.SaveVolume, steps.RemoveVolume)
@@ -157,42 +138,42 @@ def test_what_is_half_made_or_strange_is_never_used(action: Action, seen: Seen) 
 
 
 @given(actions, sights)
-def test_only_start_starts(action: Action, seen: Seen) -> None:
+def test_only_start_starts(action: wire.Action, seen: Seen) -> None:
     """No other verb brings processes to life, and none where the node may not start pods."""
     step = decided(action, seen)
     if isinstance(step, steps.StartContainer | steps.UnpauseContainer | steps.AwaitReady):
-        assert isinstance(action.step, StartPod)
+        assert isinstance(action.step, wire.StartPod)
         assert seen.start_refused is None
 
 
 @given(actions, sights)
-def test_done_means_done(action: Action, seen: Seen) -> None:
+def test_done_means_done(action: wire.Action, seen: Seen) -> None:
     """Done is said only when the end state is there."""
     step = decided(action, seen)
     if not isinstance(step, Done):
         return
     match action.step:
-        case CreateWorkspace() | RestoreWorkspace():
+        case wire.CreateWorkspace() | wire.RestoreWorkspace():
             assert seen.volume is VolumeState.WHOLE
-        case RemoveWorkspace():
+        case wire.RemoveWorkspace():
             assert seen.volume is VolumeState.ABSENT
-        case CreatePod() | RestorePod():
+        case wire.CreatePod() | wire.RestorePod():
             assert seen.container is not None
             assert seen.halves == ()
-        case StartPod():
+        case wire.StartPod():
             assert seen.container is not None
             assert seen.container.live
             assert seen.ready
-        case StopPod():
+        case wire.StopPod():
             assert seen.container is None or seen.container.quiet
-        case RemovePod():
+        case wire.RemovePod():
             assert seen.container is None
-        case ArchivePod() | ArchiveWorkspace():
+        case wire.ArchivePod() | wire.ArchiveWorkspace():
             assert step.archive == MADE
 
 
 @given(actions, sights)
-def test_every_action_ends_in_a_few_effects(action: Action, seen: Seen) -> None:
+def test_every_action_ends_in_a_few_effects(action: wire.Action, seen: Seen) -> None:
     """With an engine that does what it is told, an action is done or refused within ten effects."""
     assume(action.epoch >= seen.highest_epoch)
     for _ in range(10):

@@ -27,23 +27,7 @@ from node_agent.parts import Parts, network_plan
 from node_agent.runtime import Container, Volume
 from node_agent.settings import Settings
 from node_agent.ways import Ways
-from state.wire import (
-    Action,
-    ArchiveMade,
-    ArchivePod,
-    ArchiveProof,
-    ArchiveSource,
-    ArchiveWorkspace,
-    CreatePod,
-    CreateWorkspace,
-    PodSpec,
-    PodStep,
-    StartPod,
-    StepDone,
-    StepFailed,
-    StopPod,
-    WorkspaceStep,
-)
+from state import wire
 from tests.support.engine_sweep import sweep
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -56,16 +40,16 @@ def pod_image() -> str:
     return (home / "pod_image").read_text().splitlines()[0]
 
 
-def proof_of(made: ArchiveMade) -> ArchiveProof:
+def proof_of(made: wire.ArchiveMade) -> wire.ArchiveProof:
     """The proof that follows from a committed archive."""
-    return ArchiveProof(
+    return wire.ArchiveProof(
         manifest_key=made.manifest_key, manifest_digest=made.manifest_digest, fingerprint=made.fingerprint
     )
 
 
-def source_of(made: ArchiveMade) -> ArchiveSource:
+def source_of(made: wire.ArchiveMade) -> wire.ArchiveSource:
     """Where to restore a committed archive from."""
-    return ArchiveSource(manifest_key=made.manifest_key, manifest_digest=made.manifest_digest)
+    return wire.ArchiveSource(manifest_key=made.manifest_key, manifest_digest=made.manifest_digest)
 
 
 class DockerNode:
@@ -113,11 +97,16 @@ class DockerNode:
     # ---- actions -------------------------------------------------------------------------------------------
 
     def action(
-        self, step: PodStep | WorkspaceStep, pod_id: str | None = None, *, epoch: int = 1, generation: int = 1
-    ) -> Action:
+        self,
+        step: wire.PodStep | wire.WorkspaceStep,
+        pod_id: str | None = None,
+        *,
+        epoch: int = 1,
+        generation: int = 1,
+    ) -> wire.Action:
         """An action for the user's workspace, or for one of the user's pods."""
         self._attempts += 1
-        return Action(
+        return wire.Action(
             id=f"action-{self._attempts}",
             workspace_id=self.workspace_id,
             user_id=USER,
@@ -129,30 +118,30 @@ class DockerNode:
         )
 
     def do(
-        self, step: PodStep | WorkspaceStep, pod_id: str | None = None, *, epoch: int = 1
-    ) -> StepDone | StepFailed:
+        self, step: wire.PodStep | wire.WorkspaceStep, pod_id: str | None = None, *, epoch: int = 1
+    ) -> wire.StepDone | wire.StepFailed:
         """Execute one step."""
         return self.executor.execute(self.action(step, pod_id, epoch=epoch))
 
     def done(
-        self, step: PodStep | WorkspaceStep, pod_id: str | None = None, *, epoch: int = 1
-    ) -> ArchiveMade | None:
+        self, step: wire.PodStep | wire.WorkspaceStep, pod_id: str | None = None, *, epoch: int = 1
+    ) -> wire.ArchiveMade | None:
         """Execute one step that must succeed."""
         result = self.do(step, pod_id, epoch=epoch)
-        assert isinstance(result, StepDone), result
+        assert isinstance(result, wire.StepDone), result
         return result.archive
 
     def refused(
-        self, step: PodStep | WorkspaceStep, pod_id: str | None = None, *, epoch: int = 1
-    ) -> StepFailed:
+        self, step: wire.PodStep | wire.WorkspaceStep, pod_id: str | None = None, *, epoch: int = 1
+    ) -> wire.StepFailed:
         """Execute one step that must fail."""
         result = self.do(step, pod_id, epoch=epoch)
-        assert isinstance(result, StepFailed), result
+        assert isinstance(result, wire.StepFailed), result
         return result
 
-    def saved(self, pod_id: str | None = None, *, epoch: int = 1) -> ArchiveMade:
+    def saved(self, pod_id: str | None = None, *, epoch: int = 1) -> wire.ArchiveMade:
         """Archive the pod, or the workspace."""
-        step = ArchiveWorkspace(number=1) if pod_id is None else ArchivePod(number=1)
+        step = wire.ArchiveWorkspace(number=1) if pod_id is None else wire.ArchivePod(number=1)
         made = self.done(step, pod_id, epoch=epoch)
         assert made is not None
         return made
@@ -161,19 +150,19 @@ class DockerNode:
         self, pod_id: str = "p-one", *, image: str | None = None, lab: str | None = None
     ) -> Container:
         """A workspace and a fresh pod that has never run."""
-        self.done(CreateWorkspace())
-        self.done(CreatePod(spec=PodSpec(name="ide", image=image or pod_image(), lab=lab)), pod_id)
+        self.done(wire.CreateWorkspace())
+        self.done(wire.CreatePod(spec=wire.PodSpec(name="ide", image=image or pod_image(), lab=lab)), pod_id)
         return self.container(pod_id)
 
     def running_pod(self, pod_id: str = "p-one", *, lab: str | None = None) -> Container:
         """A pod whose IDE answers."""
         self.stopped_pod(pod_id, lab=lab)
-        self.done(StartPod(), pod_id)
+        self.done(wire.StartPod(), pod_id)
         return self.container(pod_id)
 
     def stop(self, pod_id: str = "p-one") -> Container:
         """Stop the pod."""
-        self.done(StopPod(), pod_id)
+        self.done(wire.StopPod(), pod_id)
         return self.container(pod_id)
 
     # ---- what is there -------------------------------------------------------------------------------------

@@ -11,33 +11,10 @@ from typing import Any
 
 import httpx
 
+from state import wire
 from state.model import Observed, WorkspaceObserved
-from state.wire import (
-    CANCELLED,
-    Action,
-    ArchiveMade,
-    ArchivePod,
-    ArchiveWorkspace,
-    CreatePod,
-    CreateWorkspace,
-    NodeFacts,
-    PodReport,
-    RemovePod,
-    RemoveWorkspace,
-    Report,
-    RestorePod,
-    RestoreWorkspace,
-    StartPod,
-    StepDone,
-    StepFailed,
-    StepResult,
-    StopPod,
-    SyncReply,
-    SyncRequest,
-    WorkspaceReport,
-)
 
-FACTS = NodeFacts(
+FACTS = wire.NodeFacts(
     address="10.0.0.1",
     cpu_millis=8000,
     memory_mib=16384,
@@ -60,15 +37,15 @@ class ScriptedNode:
     node_id: str
     boot_id: str = "boot-1"
     sequence: int = 0
-    pods: dict[str, PodReport] = field(default_factory=dict)
-    volumes: dict[str, WorkspaceReport] = field(default_factory=dict)
-    in_hand: dict[str, Action] = field(default_factory=dict)
-    results: dict[str, StepResult] = field(default_factory=dict)
-    done: list[Action] = field(default_factory=list)
+    pods: dict[str, wire.PodReport] = field(default_factory=dict)
+    volumes: dict[str, wire.WorkspaceReport] = field(default_factory=dict)
+    in_hand: dict[str, wire.Action] = field(default_factory=dict)
+    results: dict[str, wire.StepResult] = field(default_factory=dict)
+    done: list[wire.Action] = field(default_factory=list)
     starts: int = 0
-    facts: NodeFacts = FACTS
+    facts: wire.NodeFacts = FACTS
 
-    def request(self, **changes: Any) -> SyncRequest:
+    def request(self, **changes: Any) -> wire.SyncRequest:
         """The next sync."""
         self.sequence += 1
         message = {
@@ -81,22 +58,22 @@ class ScriptedNode:
             "in_hand": (*self.in_hand, *self.results),
             "ending": tuple(self.results),
         }
-        return SyncRequest(**(message | changes))
+        return wire.SyncRequest(**(message | changes))
 
-    def report(self) -> Report:
+    def report(self) -> wire.Report:
         """All that is here."""
-        return Report(
+        return wire.Report(
             pods=tuple(self.pods.values()), workspaces=tuple(map(self._volume, self.volumes.values()))
         )
 
-    def take(self, reply: SyncReply) -> None:
+    def take(self, reply: wire.SyncReply) -> None:
         """Learn what was accepted and what is to be done."""
         for action_id in reply.accepted:
             self.results.pop(action_id, None)
         for action_id in set(reply.taken_back) - self.results.keys():
             self.in_hand.pop(action_id, None)
-            self.results[action_id] = StepFailed(
-                action_id=action_id, code=CANCELLED, message="It was not done."
+            self.results[action_id] = wire.StepFailed(
+                action_id=action_id, code=wire.CANCELLED, message="It was not done."
             )
         self.in_hand |= {action.id: action for action in reply.actions}
 
@@ -104,14 +81,14 @@ class ScriptedNode:
         """Do all that is in hand; the verbs, in order."""
         actions, self.in_hand = list(self.in_hand.values()), {}
         for action in actions:
-            self.results[action.id] = StepDone(action_id=action.id, archive=self._do(action))
+            self.results[action.id] = wire.StepDone(action_id=action.id, archive=self._do(action))
             self.done.append(action)
         return [action.step.verb for action in actions]
 
     def fail(self, code: str, *, permanent: bool = False) -> None:
         """Fail at all that is in hand."""
         for action in self.in_hand.values():
-            self.results[action.id] = StepFailed(
+            self.results[action.id] = wire.StepFailed(
                 action_id=action.id, code=code, message=f"It failed: {code}.", permanent=permanent
             )
         self.in_hand = {}
@@ -120,24 +97,24 @@ class ScriptedNode:
         """The pod's container exits by itself."""
         self._exit(pod_id, exit_code=exit_code, **changes)
 
-    def _do(self, action: Action) -> ArchiveMade | None:
+    def _do(self, action: wire.Action) -> wire.ArchiveMade | None:
         pod_id, workspace_id = action.pod_id or "", action.workspace_id
         match action.step:
-            case CreateWorkspace() | RestoreWorkspace():
+            case wire.CreateWorkspace() | wire.RestoreWorkspace():
                 self.volumes.setdefault(workspace_id, _new_volume(action))
-            case RemoveWorkspace():
+            case wire.RemoveWorkspace():
                 self.volumes.pop(workspace_id, None)
-            case CreatePod() | RestorePod():
+            case wire.CreatePod() | wire.RestorePod():
                 self.pods.setdefault(pod_id, _new_pod(action))
-            case StartPod():
+            case wire.StartPod():
                 self._start(pod_id, action.step.self_fence_s)
-            case StopPod():
+            case wire.StopPod():
                 self._exit(pod_id, exit_code=0)
-            case RemovePod():
+            case wire.RemovePod():
                 self.pods.pop(pod_id, None)
-            case ArchivePod():
+            case wire.ArchivePod():
                 return _archive(action, self.pods[pod_id].fingerprint, self.pods[pod_id].image_id)
-            case ArchiveWorkspace():
+            case wire.ArchiveWorkspace():
                 return _archive(action, self._volume(self.volumes[workspace_id]).fingerprint, None)
         return None
 
@@ -162,7 +139,7 @@ class ScriptedNode:
     def _change(self, pod_id: str, **changes: Any) -> None:
         self.pods[pod_id] = self.pods[pod_id].model_copy(update=changes)
 
-    def _volume(self, volume: WorkspaceReport) -> WorkspaceReport:
+    def _volume(self, volume: wire.WorkspaceReport) -> wire.WorkspaceReport:
         used = any(pod.workspace_id == volume.workspace_id for pod in self.pods.values())
         fingerprint = None if used else f"{volume.volume} after start {self.starts}"
         return volume.model_copy(update={"fingerprint": fingerprint})
@@ -181,12 +158,12 @@ class HttpNode(ScriptedNode):
         with httpx.Client(trust_env=False, verify=False, timeout=30) as client:
             return client.post(self._url, content=body, headers=self._headers)
 
-    def sync(self, wait_s: float = 0, **changes: Any) -> SyncReply:
+    def sync(self, wait_s: float = 0, **changes: Any) -> wire.SyncReply:
         """One sync; what it brings is in hand after it."""
         request = self.request(wait_s=wait_s, **changes)
         response = self.post(request.model_dump_json())
         assert response.status_code == 200, response.text
-        reply = SyncReply.model_validate_json(response.content)
+        reply = wire.SyncReply.model_validate_json(response.content)
         self.take(reply)
         return reply
 
@@ -201,8 +178,8 @@ class HttpNode(ScriptedNode):
         raise AssertionError(f"not done after {SYNCS_MAX} syncs: {verbs}")
 
 
-def _new_pod(action: Action) -> PodReport:
-    return PodReport(
+def _new_pod(action: wire.Action) -> wire.PodReport:
+    return wire.PodReport(
         pod_id=action.pod_id or "",
         workspace_id=action.workspace_id,
         user_id=action.user_id,
@@ -215,8 +192,8 @@ def _new_pod(action: Action) -> PodReport:
     )
 
 
-def _new_volume(action: Action) -> WorkspaceReport:
-    return WorkspaceReport(
+def _new_volume(action: wire.Action) -> wire.WorkspaceReport:
+    return wire.WorkspaceReport(
         workspace_id=action.workspace_id,
         user_id=action.user_id,
         epoch=action.epoch,
@@ -225,9 +202,9 @@ def _new_volume(action: Action) -> WorkspaceReport:
     )
 
 
-def _archive(action: Action, fingerprint: str | None, image_id: str | None) -> ArchiveMade:
+def _archive(action: wire.Action, fingerprint: str | None, image_id: str | None) -> wire.ArchiveMade:
     key = f"archives/{action.target}/e{action.epoch}/a{action.attempt}/manifest.json"
-    return ArchiveMade(
+    return wire.ArchiveMade(
         manifest_key=key,
         manifest_digest=f"sha256:{action.id}",
         fingerprint=fingerprint or "",
