@@ -19,6 +19,9 @@ from node_agent.proc import PROC
 END_TIMEOUT_S = 5.0
 LOOK_EVERY_S = 0.05
 _SHIM = "containerd-shim"
+_CLEARS_AWAY = "delete"
+_ERRANDS = ("start", _CLEARS_AWAY)
+_HOLDS = "holds"
 
 log = structlog.get_logger(__name__)
 
@@ -35,13 +38,14 @@ class Ghosts:
 
     def end(self, container_id: str, *, shim_too: bool = False) -> int:
         """SIGKILL for all of them, and for what holds them together for the engine. Only of a container that
-        its engine says does not run. Returns how many there were, once they are gone.
+        its engine says does not run. Returns how many there were, once they are gone and the engine has
+        cleared away what the shim left.
 
         Raises StepError(`container_haunted`).
         """
         found = ended = self._holding(container_id, shim_too=shim_too)
         gives_up_at = time.monotonic() + END_TIMEOUT_S
-        while found and time.monotonic() < gives_up_at:
+        while (found or (ended and self._is_cleared_away(container_id))) and time.monotonic() < gives_up_at:
             for pid in found:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -54,8 +58,12 @@ class Ghosts:
         return len(ended)
 
     def _holding(self, container_id: str, *, shim_too: bool) -> tuple[int, ...]:
-        shims = (pid for pid in self._pids() if shim_too and self._is_shim(pid, container_id))
+        shims = (pid for pid in self._pids() if shim_too and self._shim_does(pid, container_id) == _HOLDS)
         return (*self.of(container_id), *shims)
+
+    def _is_cleared_away(self, container_id: str) -> bool:
+        """By the engine, right now. Whoever ends that leaves a folder for which the pod never starts again."""
+        return any(self._shim_does(pid, container_id) == _CLEARS_AWAY for pid in self._pids())
 
     def _pids(self) -> list[int]:
         return [int(entry.name) for entry in self._proc.iterdir() if entry.name.isdecimal()]
@@ -69,12 +77,16 @@ class Ghosts:
         except OSError:
             return False
 
-    def _is_shim(self, pid: int, container_id: str) -> bool:
+    def _shim_does(self, pid: int, container_id: str) -> str:
+        """What a process that is a shim of the container's is for: one on an errand has it as its last word."""
         try:
             argv = (self._proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
-            return False
-        return Path(argv[0]).name.startswith(_SHIM) and container_id in argv
+            return ""
+        if not Path(argv[0]).name.startswith(_SHIM) or container_id not in argv:
+            return ""
+        words = [word for word in argv if word]
+        return words[-1] if words[-1] in _ERRANDS else _HOLDS
 
 
 def _haunted(container_id: str, pids: tuple[int, ...]) -> StepError:

@@ -1,6 +1,9 @@
 """Processes of a pod that its engine has lost: it says the pod does not run, and they write to its files."""
 
+import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from tests.support.docker_node import DockerNode
 from tests.support.ghosts import ghost_of
 
 POD = "p-one"
+LOST = "0123456789abcdef" * 4
 
 
 @pytest.fixture
@@ -38,3 +42,26 @@ def test_nobody_is_ended_for_a_pod_that_runs(node: DockerNode) -> None:
     container = node.running_pod(POD)
     assert node.refused(ArchivePod(number=1), POD).code == "pod_running"
     assert node.container(POD).pid in Ghosts().of(container.id)
+
+
+def shim(*words: str) -> subprocess.Popen[bytes]:
+    """A process that looks like containerd's shim of a container; it ends when its input does."""
+    argv = ["/usr/bin/containerd-shim-runc-v2", "-c", "read nothing", "-id", LOST, *words]
+    return subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE)
+
+
+def test_the_shim_of_a_lost_container_is_ended_and_the_engines_clearing_away_is_waited_for() -> None:
+    """Ended in the middle of that, the engine keeps a folder for which it never starts the pod again."""
+    with ExitStack() as stack:
+        holding, clearing = (stack.enter_context(shim(*words)) for words in ((), ("delete",)))
+
+        def end_by_itself() -> None:
+            holding.wait()
+            assert clearing.stdin is not None
+            clearing.stdin.close()
+
+        thread = threading.Thread(target=end_by_itself)
+        thread.start()
+        assert Ghosts().end(LOST, shim_too=True) == 1
+        thread.join()
+        assert (holding.returncode, clearing.wait()) == (-9, 1)
