@@ -20,6 +20,8 @@ FAULTY_SHARE = 0.3
 FAULTS_AT_A_TIME = 12
 AWAY_S = 2.0
 HELD_UP_S = 4.0
+# What fails again and again here is tried again soon: nothing is found out by waiting.
+BACKOFF_S_MAX = 5.0
 
 
 @contextmanager
@@ -53,7 +55,7 @@ Faults = Mapping[str, Callable[[], None]]
 @contextmanager
 def plain_site(db: Database, database_url: str, root: Path) -> Iterator[tuple[Site, Faults]]:
     """Two nodes and a store in a directory, none of which is in a fault of itself."""
-    with two_nodes(db, database_url, root) as site:
+    with two_nodes(db, database_url, root, backoff_max=BACKOFF_S_MAX) as site:
         yield site, {}
 
 
@@ -73,7 +75,7 @@ def faulty_site(db: Database, database_url: str, root: Path) -> Iterator[tuple[S
             with gate.held_up():
                 time.sleep(HELD_UP_S)
 
-        with two_nodes(db, url, root, environment) as site:
+        with two_nodes(db, url, root, environment, backoff_max=BACKOFF_S_MAX) as site:
             yield (
                 site,
                 {

@@ -34,7 +34,7 @@ from tests.contract.database_draws import (
 from tests.sim.postgres import SimServer
 
 LONG = os.environ.get("CODEPODS_CHAOS") == "long"
-EXAMPLES = 300 if LONG else 20
+EXAMPLES = 100 if LONG else 20
 STEPS = 60 if LONG else 40
 
 
@@ -160,7 +160,7 @@ class Twins(Draws):
             self.gateway.news(request, taken.accepted)
 
 
-@pytest.mark.timeout(0 if LONG else 300)
+@pytest.mark.timeout(1200 if LONG else 300)
 def test_the_mirror_and_postgresql_do_the_same(sim_server: SimServer) -> None:
     """Every operation of the port, in any order and with any arguments: one answer, and one state."""
     Twins.server, Twins.compared = sim_server, Counter()

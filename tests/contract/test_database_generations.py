@@ -31,7 +31,7 @@ from tests.contract.database_draws import LIMITS, NODES, PODS, Draws, facts, pod
 from tests.sim.postgres import SimServer
 
 LONG = os.environ.get("CODEPODS_CHAOS") == "long"
-EXAMPLES = 300 if LONG else 10
+EXAMPLES = 100 if LONG else 10
 STEPS = 60 if LONG else 30
 
 
@@ -183,7 +183,7 @@ class Generations(Draws):
         self.met["went back"] += now_over - over
 
 
-@pytest.mark.timeout(0 if LONG else 300)
+@pytest.mark.timeout(1200 if LONG else 300)
 def test_the_mirror_and_postgresql_go_back_alike(sim_server: SimServer) -> None:
     """Every wish to go back, and every way of it, in any order: one answer, and one state."""
     Generations.server, Generations.compared, Generations.met = sim_server, Counter(), Counter()
