@@ -62,7 +62,7 @@ class Ghosts:
         return (*self.of(container_id), *shims)
 
     def _is_cleared_away(self, container_id: str) -> bool:
-        """By the engine, right now. Ended in the middle, it leaves a folder for which the pod never starts."""
+        """By the engine, right now. Ended in the middle, it leaves a folder, and the pod never starts."""
         return any(self._shim_does(pid, container_id) == _CLEARS_AWAY for pid in self._pids())
 
     def _pids(self) -> list[int]:
@@ -78,7 +78,7 @@ class Ghosts:
             return False
 
     def _shim_does(self, pid: int, container_id: str) -> str:
-        """What a process is for, if it is a shim of the container's: one on an errand has it as last word."""
+        """What a process is for, if it is a shim of the container: an errand is its last word."""
         try:
             argv = (self._proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:

@@ -71,7 +71,7 @@ def pod_tree(
 ) -> dict[str, Any]:
     """Path → [mode, uid, gid, mtime in ns, size, digest or link target, xattrs] of all below `tops`.
 
-    Of what is below `unread` there is no digest. With `shapes` a file also has the first name of the same one,
+    Of what is below `unread` there is no digest. With `shapes` a file has the first name of the same one too,
     and whether most of it is holes.
     """
     chosen = json.dumps({"tops": tops, "unread": unread, "shapes": shapes})
