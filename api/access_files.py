@@ -5,7 +5,6 @@ beside each other, and a revocation that one of them was told of comes to all.
 """
 
 import fcntl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +12,12 @@ from pathlib import Path
 
 import structlog
 
-from api.access_token import Keyring, KeyringError
+from api.access_token import Keyring
 from api.replacing import replace_file
 from api.settings import ApiSettings
 from state import revocations
-from state.database import Database, DatabaseUnavailable
+from state.database import Database
 from state.revoked import REVOKED_FILE, Revoked
-
-# With the 5 s that nginx keeps a yes, and the second in which sockets are cut: within 10 s.
-LEVEL_EVERY_S = 2.0
-_JOIN_S = 10.0
 
 log = structlog.get_logger()
 
@@ -72,30 +67,3 @@ def level(db: Database, settings: ApiSettings) -> None:
     revoked = revocations.revoked(db)
     level_keyring(settings.keyring, revoked, int(time.time()), settings.key_rotation_h * 3600)
     write_revoked(settings.keyring, revoked)
-
-
-class AccessFilesThread:
-    """Keeps both level until it is stopped. What goes wrong is logged, and tried again."""
-
-    def __init__(self, db: Database, settings: ApiSettings) -> None:
-        self._db = db
-        self._settings = settings
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="access-files", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; takes at most `_JOIN_S`. The files stay: nginx goes on without us."""
-        self._stopping.set()
-        self._thread.join(_JOIN_S)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                level(self._db, self._settings)
-            except (OSError, KeyringError, DatabaseUnavailable) as error:
-                log.warning("access files are not level", error=str(error))
-            self._stopping.wait(LEVEL_EVERY_S)

@@ -8,11 +8,10 @@ import structlog
 import uvicorn
 from pydantic import ValidationError
 
-from api import logs
-from api.access_files import AccessFilesThread
+from api import access_files, logs, port_files
 from api.app import create_app
 from api.deps import Deps, make_deps
-from api.port_files import PortFilesThread
+from api.levelling import LevelThread
 from api.settings import ApiSettings
 from state.database import Database, Doorbell
 
@@ -59,9 +58,7 @@ def serve(settings: ApiSettings) -> None:
         lifespan="on",
     )
     log.info("serving", host=settings.api_host, port=settings.api_port)
-    files = PortFilesThread(db, settings, settings.ports_directory) if settings.ports_directory else None
-    threads: list[AccessFilesThread | PortFilesThread] = [AccessFilesThread(db, settings)]
-    threads += [files] if files else []
+    threads = _level_threads(db, settings)
     for thread in threads:
         thread.start()
     try:
@@ -70,6 +67,14 @@ def serve(settings: ApiSettings) -> None:
         for thread in threads:
             thread.stop()
         db.close()
+
+
+def _level_threads(db: Database, settings: ApiSettings) -> list[LevelThread]:
+    threads = [LevelThread("access-files", lambda: access_files.level(db, settings))]
+    if settings.ports_directory:
+        files = port_files.PortFiles(settings.ports_directory)
+        threads.append(LevelThread("port-files", lambda: port_files.level(files, db, settings)))
+    return threads
 
 
 def main() -> None:

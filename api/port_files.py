@@ -6,30 +6,23 @@ wanted any more is removed; a file that was made with what is still so is left a
 """
 
 import re
-import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import structlog
-
-from api.access_token import AccessClaims, Keyring, KeyringError, seal
+from api.access_token import AccessClaims, Keyring, seal
 from api.port_links import is_allowed
 from api.replacing import replace_file
 from api.settings import ApiSettings
 from state import pod_ports
-from state.database import Database, DatabaseUnavailable
+from state.database import Database
 from state.model import Visibility
 from state.pod_ports import PodPort
 from state.pods import PodAccess
 
-LEVEL_EVERY_S = 2.0
 # Longer than any outage of the control plane that open applications should outlive.
 FILE_LIFETIME_S = 24 * 3600
 _NAME = re.compile(r"p-[a-z2-7]{12}\.[1-9][0-9]{0,4}")
-_JOIN_S = 10.0
-
-log = structlog.get_logger()
 
 Reachable = Iterable[tuple[PodPort, PodAccess]]
 
@@ -67,37 +60,10 @@ class PortFiles:
         self._written[name] = (keyring.current, claims)
 
 
-class PortFilesThread:
-    """Keeps the files level until it is stopped. What goes wrong is logged, and tried again."""
-
-    def __init__(self, db: Database, settings: ApiSettings, directory: Path) -> None:
-        self._db = db
-        self._settings = settings
-        self._files = PortFiles(directory)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="port-files", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; takes at most `_JOIN_S`. The files stay: nginx goes on without us."""
-        self._stopping.set()
-        self._thread.join(_JOIN_S)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._level()
-            except (OSError, KeyringError, DatabaseUnavailable) as error:
-                log.warning("port files are not level", error=str(error))
-            self._stopping.wait(LEVEL_EVERY_S)
-
-    def _level(self) -> None:
-        found = pod_ports.reachable(self._db)
-        allowed = [pair for pair in found if is_allowed(self._settings, pair[0].visibility)]
-        self._files.level(allowed, Keyring.load(self._settings.keyring), int(time.time()))
+def level(files: PortFiles, db: Database, settings: ApiSettings) -> None:
+    """Make the files say what is so now. Raises `KeyringError`, `OSError`, `DatabaseUnavailable`."""
+    allowed = [pair for pair in pod_ports.reachable(db) if is_allowed(settings, pair[0].visibility)]
+    files.level(allowed, Keyring.load(settings.keyring), int(time.time()))
 
 
 def _claims(shared: PodPort, access: PodAccess, expires_at: int) -> AccessClaims:
