@@ -63,6 +63,7 @@ def test_only_admins_throw_people_out(api: ApiServer, scope: str | None) -> None
         refused = client.post(PATH, json={"kind": "user", "subject": f"by-{scope}"})
 
     assert refused.status_code in {401, 403}
+    access_files.level(api.db, api.settings)
     assert f"by-{scope}" not in told_to_nginx(api).user
 
 
