@@ -8,11 +8,12 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 
-from tests.support.front import SECRET, Front, front_door, socket_to
-from tests.support.nginx import front_directory, self_signed
+from tests.support.front import PAGE, SECRET, Front, front_door, socket_to
+from tests.support.nginx import free_port, front_directory, running_nginx, self_signed
 
 # nginx has a new worker in a tenth of a second; this is for a machine that is busy.
 RENEWED_S_MAX = 60.0
@@ -124,6 +125,41 @@ def test_older_ciphers_are_refused(front: Front, cipher: str) -> None:
         pytest.raises(ssl.SSLError),
     ):
         context.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_browsers_get_http_2(front: Front) -> None:
+    """Whoever offers it; others go on with the older one."""
+    chosen = []
+    for offered in (["h2", "http/1.1"], ["http/1.1"]):
+        context = front.nginx.tls
+        context.set_alpn_protocols(offered)
+        with (
+            socket.create_connection(("127.0.0.1", front.nginx.settings.https_port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            chosen.append(secure.selected_alpn_protocol())
+
+    assert chosen == ["h2", "http/1.1"]
+
+
+def test_browsers_are_told_to_stay_with_https_where_that_is_wanted(front: Front) -> None:
+    """On a pod's pages, refusals, links, the start page and the API alike."""
+    with front_directory() as directory:
+        own = replace(front.nginx.settings, prefix=directory / "nginx", runtime=directory / "run")
+        settings = replace(own, hsts=True, https_port=free_port(), http_port=None)
+        with running_nginx(settings) as nginx:
+            away = front.cookie("pod-b", upstream=f"127.0.0.1:{free_port()}")
+            answers = [
+                nginx.ask("/pods/pod-a/", [front.cookie("pod-a"), *PAGE]),
+                nginx.ask("/pods/pod-a/", PAGE),
+                nginx.ask(f"/pods/pod-a/?tkn={front.token('pod-a')}", PAGE),
+                nginx.ask("/pods/pod-b/", [away, *PAGE]),
+                nginx.ask("/api/v1/pods"),
+            ]
+
+    assert [answer.status for answer in answers] == [200, 403, 303, 503, 200]
+    assert {answer.header("Strict-Transport-Security") for answer in answers} == {"max-age=63072000"}
+    assert front.nginx.ask("/pods/pod-a/", PAGE).header("Strict-Transport-Security") is None
 
 
 def test_a_token_is_in_no_log(front: Front) -> None:
