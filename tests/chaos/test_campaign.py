@@ -11,7 +11,6 @@ from tests.chaos.sites import faulty_site
 ROUNDS, USERS = 2, 2
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1])
 def test_random_faults_lose_nothing(tmp_path: Path, db: Database, database_url: str, seed: int) -> None:
     """Programs killed and paused, a store that fails in every way, a database that is cut off: the same

@@ -160,7 +160,7 @@ class Twins(Draws):
             self.gateway.news(request, taken.accepted)
 
 
-@pytest.mark.timeout(1200 if LONG else 300)
+@pytest.mark.timeout(1200 if LONG else 900)
 def test_the_mirror_and_postgresql_do_the_same(sim_server: SimServer) -> None:
     """Every operation of the port, in any order and with any arguments: one answer, and one state."""
     Twins.server, Twins.compared = sim_server, Counter()

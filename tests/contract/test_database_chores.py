@@ -115,7 +115,7 @@ class Chores(Draws):
         return ChoreHandle(id=row.id, attempt=max(0, row.attempt + data.draw(nearby)))
 
 
-@pytest.mark.timeout(1200 if LONG else 300)
+@pytest.mark.timeout(1200 if LONG else 900)
 def test_the_mirror_and_postgresql_keep_chores_alike(sim_server: SimServer) -> None:
     """Every operation on chores, in any order: one answer, and one state."""
     Chores.server, Chores.compared, Chores.met = sim_server, Counter(), Counter()

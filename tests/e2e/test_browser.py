@@ -41,7 +41,7 @@ def classroom() -> Iterator[Classroom]:
 def profile(classroom: Classroom) -> Iterator[BrowserContext]:
     """A fresh profile of the browser."""
     context = classroom.browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(2 * WORKBENCH_TIMEOUT_MS)
+    context.set_default_timeout(WORKBENCH_TIMEOUT_MS)
     yield context
     context.close()
 
@@ -133,7 +133,7 @@ def test_a_posted_link_is_in_no_file_of_its_browser(classroom: Classroom, tmp_pa
         page.on("request", lambda request: steps.append(request) if request.is_navigation_request() else None)
         page.goto(course)
         page.get_by_role("button").click()
-        page.wait_for_selector(".monaco-workbench", timeout=2 * WORKBENCH_TIMEOUT_MS)
+        page.wait_for_selector(".monaco-workbench", timeout=WORKBENCH_TIMEOUT_MS)
         assert page.url.startswith(f"{classroom.base(pod, shape)}?folder=")
         _, posted, landed = (step.all_headers() for step in steps[:3])
         assert (posted["sec-fetch-site"], COURSE_HOST in posted["origin"]) == ("cross-site", True)

@@ -80,7 +80,7 @@ def test_an_open_pod_outlives_the_control_plane(installation: LocalInstallation)
     opened = installation.open("islander")
     stopped = [file for file in _victims(installation) if file.stem != "nginx"]
     pids = [int(file.read_text().split()[0]) for file in stopped]
-    with httpx.Client(verify=False, follow_redirects=True, timeout=20) as browser:
+    with httpx.Client(verify=False, follow_redirects=True, timeout=60) as browser:
         assert browser.get(opened["url"]).status_code == 200
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from tests.support.docker_node import CHECKOUT, DockerNode
+from tests.support.patience import PATIENCE_S
 
-STOP_TIMEOUT_S = 40
 KEPT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST")
 
 
@@ -96,7 +96,7 @@ class AgentProcess:
         """Ask it to end; its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(STOP_TIMEOUT_S)
+        code = self._process.wait(PATIENCE_S)
         self._process = None
         return code
 

@@ -22,10 +22,10 @@ from api.settings import ApiSettings
 from state import tokens
 from state.database import Database, Doorbell
 from tests.support.node_hand import NodeHand
+from tests.support.patience import PATIENCE_S
 from tests.support.postgres import TestServer
 
 _numbers = count(1)
-START_TIMEOUT_S = 20
 SCOPES = ("revpro", "admin", "read")
 
 
@@ -58,7 +58,7 @@ class ApiServer:
         self._started = threading.Event()
         self._server.startup = self._announced(self._server.startup)  # type: ignore[method-assign]
         self._thread.start()
-        assert self._started.wait(START_TIMEOUT_S), "the API did not start"
+        assert self._started.wait(PATIENCE_S), "the API did not start"
         return self
 
     def _announced(self, startup):  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WORKBENCH_TIMEOUT_MS = 60_000
+WORKBENCH_TIMEOUT_MS = 120_000
 LOADS_MAX = 8
 LOOK_EVERY_MS = 3_000
 NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
@@ -125,9 +125,9 @@ def run_command(page: Page, title: str) -> None:
     """A command of the command palette."""
     page.keyboard.press("F1")
     box = page.locator(".quick-input-box input")
-    expect(box).to_be_visible(timeout=20_000)
+    expect(box).to_be_visible(timeout=WORKBENCH_TIMEOUT_MS)
     box.fill(f">{title}")
-    page.locator(".quick-input-list .monaco-list-row").first.wait_for(timeout=20_000)
+    page.locator(".quick-input-list .monaco-list-row").first.wait_for(timeout=WORKBENCH_TIMEOUT_MS)
     page.keyboard.press("Enter")
 
 

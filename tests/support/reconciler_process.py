@@ -12,8 +12,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-START_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 20
+from tests.support.patience import PATIENCE_S
+
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -61,7 +61,7 @@ class ReconcilerProcess:
                 if line.get("event") == event:
                     return line
             try:
-                self.log.append(self._lines.get(timeout=START_TIMEOUT_S))
+                self.log.append(self._lines.get(timeout=PATIENCE_S))
             except Empty:
                 raise AssertionError(f"no {event} in the log: {self.log}") from None
 
@@ -73,7 +73,7 @@ class ReconcilerProcess:
     def stop(self) -> int:
         """Ask it to end; its exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(STOP_TIMEOUT_S)
+        return self._process.wait(PATIENCE_S)
 
     def close(self) -> None:
         """Leave nothing behind."""

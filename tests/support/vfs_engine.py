@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+from tests.support.patience import PATIENCE_S
+
 IMAGE = "codepods-small:1"
 PROGRAMS = ("sh", "sleep", "rm", "xargs", "mkdir", "ln", "touch", "cat", "ls", "stat", "chmod", "tr", "id")
-START_TIMEOUT_S = 60
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def docker(url: str, *arguments: str, given: bytes | None = None) -> str:
 
 
 def _await(url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + PATIENCE_S
     while subprocess.run(["docker", "--host", url, "info"], capture_output=True, check=False).returncode != 0:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
