@@ -114,11 +114,19 @@ class ExportForm(StrEnum):
     OCI = "oci"
 
 
+# An annotation of the image's manifest in such a download: what it has not as the archive has it, for people.
+OCI_NOT_KEPT = "io.codepods.not-kept"
+
+
 class ImportForm(StrEnum):
     """What is sent: a tar of the user's files, or an OCI image of a pod."""
 
     TAR = "tar"
     OCI = "oci"
+
+
+# An annotation of the image's manifest in such a download: what it has not as the archive has it, for people.
+OCI_NOT_KEPT = "io.codepods.not-kept"
 
 
 class ExportWhat(StrEnum):

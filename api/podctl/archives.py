@@ -15,6 +15,7 @@ from api import wire, wire_archives
 from api.podctl import show, waiting
 from api.podctl.client import Client, connect
 from api.podctl.failing import Failed, told
+from api.podctl.oci_notes import OciNotes
 from api.podctl.pods import PODS_OF_USER_MAX, find_pod
 from state.model import ExportForm, ExportWhat, ImportForm, What
 
@@ -84,7 +85,7 @@ def download(
     """Write the user's files, or what is installed in a pod, from its archive to standard output."""
     if output is None and sys.stdout.isatty():
         raise typer.BadParameter("send it to a file: `> FILE`, or --output FILE")
-    asked = {"format": form, "what": what, "at": at}
+    asked, notes = {"format": form, "what": what, "at": at}, OciNotes()
     with told(as_json=False):
         client = connect()
         with client.download(find_pod(client, pod), asked) as answer:
@@ -94,6 +95,9 @@ def download(
             with output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
                 for chunk in answer.iter_raw():
                     file.write(chunk)
+                    notes.see(chunk)
+        if form is ExportForm.OCI:
+            print(f"Not in the image as it was: {notes.not_kept()}", file=sys.stderr)
 
 
 def import_(

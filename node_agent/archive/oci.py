@@ -18,20 +18,21 @@ from node_agent.archive.layer_stream import tree_tar
 from node_agent.archive.manifest import Manifest
 from node_agent.archive.member_tar import END, content, members, open_tar, write_member
 from node_agent.store import Store
-from state.model import TargetKind
+from state.model import OCI_NOT_KEPT, TargetKind
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-NOT_KEPT = "io.codepods.not-kept"
 WORKSPACES = "workspaces"
 # What the changes' layer says in the image's history: so that an import knows its own.
 MADE_BY = "codepods: archive "
 # In a layer, a name that begins so is not a file: it says that one is deleted.
 _DELETED = ".wh."
 _MARK_LIKE = re.compile(r"_*\.wh\.")
-_OVERLAY_MARKS = "SCHILY.xattr.trusted.overlay."
+_ATTRIBUTES = "SCHILY.xattr."
+_OVERLAY_MARKS = f"{_ATTRIBUTES}trusted.overlay."
+_CAPABILITIES = f"{_ATTRIBUTES}security.capability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +110,27 @@ def _in_layer(tar: tarfile.TarFile, info: tarfile.TarInfo, folder: str, lost: Lo
         yield from _deleted(folder, name, lost)
         return
     opaque = info.pax_headers.get(OPAQUE) == "y"
-    if any(key.startswith("GNU.sparse") for key in info.pax_headers):
-        lost.add("holes in files, written out", name)
     headers = info.pax_headers.items()
     info.pax_headers = {key: value for key, value in headers if not key.startswith(_OVERLAY_MARKS)}
+    _tell(info, name, lost)
     info.name = (folder + _escaped(name, lost)).rstrip("/")
     if info.islnk():
         info.linkname = folder + _escaped(info.linkname.removeprefix("./"), Lost())
     yield from write_member(info, content(tar, info))
     if opaque:
         yield from _file(f"{info.name}/{_DELETED}{_DELETED}.opq", b"")
+
+
+def _tell(info: tarfile.TarInfo, name: str, lost: Lost) -> None:
+    """What the layer has not, or has and `docker load` (20.10) or what comes after it leaves out."""
+    if any(key.startswith("GNU.sparse") for key in info.pax_headers):
+        lost.add("holes in files, written out", name)
+    if info.mtime < 0:
+        lost.add("times before 1970, which are in it, and become 1970 in docker load", name)
+    if any(key.startswith(_ATTRIBUTES) and key != _CAPABILITIES for key in info.pax_headers):
+        lost.add(
+            "extended attributes and ACLs, which are in it, and are left out by docker save and commit", name
+        )
 
 
 def _deleted(folder: str, name: str, lost: Lost) -> Iterator[bytes]:
@@ -154,7 +166,7 @@ def _manifest(config: _Blob, layers: Sequence[_Blob], lost: Lost) -> bytes:
         "mediaType": MANIFEST,
         "config": config.described(),
         "layers": [layer.described() for layer in layers],
-        "annotations": {NOT_KEPT: "; ".join(lost.sentences()) or "nothing that is known"},
+        "annotations": {OCI_NOT_KEPT: "; ".join(lost.sentences()) or "nothing that is known"},
     }
     return _json(described)
 

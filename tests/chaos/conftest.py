@@ -11,6 +11,7 @@ LONG = (
     "test_lost_commits.py",
     "test_partitions.py",
     "test_store_faults.py",
+    "test_whole_image.py",
 )
 
 collect_ignore = [] if os.environ.get("CODEPODS_CHAOS") == "long" else list(LONG)

@@ -11,7 +11,8 @@ import pytest
 
 from node_agent.archive.commit import read_manifest
 from node_agent.archive.export import ExportRefused, Part
-from node_agent.archive.oci import NOT_KEPT, as_oci
+from node_agent.archive.oci import as_oci
+from state.model import OCI_NOT_KEPT
 from state.wire import ArchiveMade
 from tests.support.docker_node import DockerNode
 from tests.support.small_images import CHANGES, SEEN, Small, run
@@ -50,7 +51,7 @@ def test_the_engine_loads_a_pod_as_an_image(node: DockerNode, small: Small) -> N
         told = {name: json.loads(tar.extractfile(name).read()) for name in ("index.json", "manifest.json")}  # type: ignore[union-attr]
         digest = told["index.json"]["manifests"][0]["digest"].replace(":", "/")
         manifest = json.loads(tar.extractfile(f"blobs/{digest}").read())  # type: ignore[union-attr]
-    assert "opt/new/.wh.x" in manifest["annotations"][NOT_KEPT]
+    assert "opt/new/.wh.x" in manifest["annotations"][OCI_NOT_KEPT]
     name = told["manifest.json"][0]["RepoTags"][0]
     try:
         run("load", given=made)

@@ -39,12 +39,14 @@ def server(site: Site, database_url: str, tmp_path: Path) -> Iterator[ApiServer]
         yield running
 
 
-def podctl(server: ApiServer, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+def podctl(
+    server: ApiServer, *arguments: str, timeout_s: float = 120
+) -> "subprocess.CompletedProcess[bytes]":
     """podctl with what it prints as bytes."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CODEPODS_")}
     told = {"CODEPODS_URL": server.url, "CODEPODS_TOKEN": server.tokens["admin"]}
     return subprocess.run(
-        [*COMMAND, *arguments], env=clean | told, cwd=CHECKOUT, capture_output=True, timeout=120
+        [*COMMAND, *arguments], env=clean | told, cwd=CHECKOUT, capture_output=True, timeout=timeout_s
     )
 
 

@@ -64,10 +64,11 @@ def _root() -> bytes:
     return small_root([PERL], parts)
 
 
-def run(*arguments: str, given: bytes | None = None) -> str:
+def run(*arguments: str, given: bytes | None = None, timeout_s: float = 120) -> str:
     """The machine's docker."""
     argv = ["docker", *arguments]
-    return subprocess.run(argv, input=given, capture_output=True, check=True, timeout=120).stdout.decode()
+    done = subprocess.run(argv, input=given, capture_output=True, check=True, timeout=timeout_s)
+    return done.stdout.decode()
 
 
 @pytest.fixture
