@@ -53,6 +53,7 @@ def kept_profile(beside: Browser, executable: str, directory: Path, *flags: str)
     profile = beside.browser_type.launch_persistent_context(
         directory, executable_path=executable, headless=True, args=[*_FLAGS, *flags]
     )
+    profile.set_default_timeout(2 * WORKBENCH_TIMEOUT_MS)
     try:
         yield profile
     finally:
