@@ -8,11 +8,12 @@ import structlog
 import uvicorn
 from pydantic import ValidationError
 
-from api import access_files, logs, port_files
+from api import access_files, port_files
 from api.app import create_app
 from api.deps import Deps, make_deps
 from api.levelling import LevelThread
 from api.settings import ApiSettings
+from state import logs
 from state.database import Database, Doorbell
 
 CHANNELS = ("codepods_desired", "codepods_observed", "codepods_decided")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from state.logs import LogFormat
+
 
 def _base_url(value: str) -> str:
     scheme, separator, rest = value.rstrip("/").partition("://")
@@ -84,6 +86,4 @@ class ApiSettings(BaseSettings):
     stop_timeout_s: int = Field(
         default=10, ge=1, le=120, description="How long open requests may take at a stop."
     )
-    log_format: Literal["auto", "json", "text"] = Field(
-        default="json", description="Log lines for machines or for people."
-    )
+    log_format: LogFormat = Field(default="json", description="Log lines for machines or for people.")

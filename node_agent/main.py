@@ -1,7 +1,6 @@
 """Wiring: settings, logs, the lock on the data directory, signals, a graceful stop."""
 
 import fcntl
-import logging
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from node_agent.settings import Settings
 from node_agent.store_watch import StoreWatch
 from node_agent.uploads import UploadJournal
 from node_agent.ways import Ways
+from state import logs
 
 EXIT_CONFIGURATION = 2
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -46,7 +46,7 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         sys.exit(_settings_message(error))
-    configure_logs(settings)
+    logs.configure(settings.log_format, settings.log_level)
     try:
         lock = _lock(settings.data_dir)
         parts = make_parts(settings)
@@ -111,26 +111,6 @@ def _addresses_of(url: str) -> tuple[str, ...]:
         return tuple(socket.gethostbyname_ex(urlsplit(url).hostname or "")[2])
     except OSError:
         return ()
-
-
-def configure_logs(settings: Settings) -> None:
-    """JSON lines for machines, or coloured lines for a terminal; on standard error."""
-    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if as_json else []),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[settings.log_level.upper()]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 def _lock(data_dir: Path) -> IO[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, AliasGenerator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from state.logs import Level, LogFormat
 from state.wire import SYNC_WAIT_S_MAX, Identifier
 
 
@@ -92,8 +93,8 @@ class Settings(BaseSettings):
     presence_every_s: Annotated[float, Field(gt=0, le=30)] = 2.0
     busy_cpu_millis: Annotated[int, Field(gt=0)] = 100
 
-    log_format: Literal["auto", "json", "text"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: LogFormat = "auto"
+    log_level: Level = "info"
 
     @property
     def upstream_address(self) -> str:

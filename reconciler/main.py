@@ -26,7 +26,7 @@ from reconciler.outage import Outage
 from reconciler.settings import Settings
 from reconciler.tick import dry_run, tick
 from reconciler.timers import start_timers
-from state import presence
+from state import logs, presence
 from state.database import Database, DatabaseUnavailable, Doorbell
 from state.migrate import WrongDatabase, migrate
 from state.plan import Plan
@@ -54,7 +54,7 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         sys.exit(_usage(error))
-    _configure_log(settings.log_level)
+    logs.configure("auto", settings.log_level)
     try:
         _run(settings, arguments)
     except (CannotRun, WrongDatabase, DatabaseUnavailable) as error:
@@ -208,19 +208,6 @@ def _resign(lead: Lead) -> None:
 def _holder(listener: socket.socket) -> str:
     """A name that nobody has beside us, and that we have again after a restart: so we lead at once then."""
     return f"{socket.gethostname()}:{listener.getsockname()[1]}"
-
-
-def _configure_log(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from state.lifecycle import LifeLimits
+from state.logs import Level
 from state.model import Limits
 
 _DEFAULTS = Limits()
@@ -45,9 +46,7 @@ class Settings(BaseSettings):
     hints_port: int = Field(
         0, ge=0, le=65535, description="Its UDP port; 0: none, nodes are then looked at in their own time."
     )
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Least severe level that is logged."
-    )
+    log_level: Level = Field("info", description="Least severe level that is logged.")
 
     actions_per_pass_max: int = _count(
         default=_DEFAULTS.actions_per_pass_max, description="Steps that one pass may enqueue."
