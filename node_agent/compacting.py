@@ -1,35 +1,19 @@
 """The chore that rewrites a long chain of layers into one, where restores gain more than it costs."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from node_agent.archive.commit import read_manifest
 from node_agent.archive.compact import compact, is_worth_compacting
 from node_agent.archive.errors import ArchiveCorrupt, ArchiveError
 from node_agent.archive.progress import Progress
 from node_agent.chores import ChoreContext, ChoreError
-from node_agent.sweep import check_installation
+from node_agent.named_archive import named_archive
 from state.chore_wire import Payload
 
 _RUN_CHARACTERS_MAX = 40
 
 
-class CompactRequest(BaseModel):
-    """Which archive, as the database has it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    store_id: str
-    manifest_key: str
-    manifest_digest: str
-
-
 def compact_archive(context: ChoreContext) -> Payload:
     """The handler of the kind `compact`. Only adds to the store: it is the database that hands over."""
-    try:
-        request = CompactRequest.model_validate(context.chore.request)
-    except ValidationError as error:
-        raise ChoreError("The request cannot be read.", code="unreadable", permanent=True) from error
-    check_installation(context.store, request.store_id)
+    request = named_archive(context)
     try:
         manifest = read_manifest(context.store, request.manifest_key, request.manifest_digest)
         if not is_worth_compacting(manifest):

@@ -2,34 +2,18 @@
 
 import hashlib
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from node_agent.archive.commit import read_manifest
 from node_agent.archive.errors import ArchiveError
 from node_agent.archive.manifest import BlobRef
 from node_agent.chores import ChoreContext, ChoreError
+from node_agent.named_archive import named_archive
 from node_agent.store import StoreNotFound
-from node_agent.sweep import check_installation
 from state.chore_wire import Payload
-
-
-class ScrubRequest(BaseModel):
-    """Which archive."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    store_id: str
-    manifest_key: str
-    manifest_digest: str
 
 
 def scrub(context: ChoreContext) -> Payload:
     """The handler of the kind `scrub`. Raises ChoreError (`archive_corrupt`) naming all that is wrong."""
-    try:
-        request = ScrubRequest.model_validate(context.chore.request)
-    except ValidationError as error:
-        raise ChoreError("The request cannot be read.", code="unreadable", permanent=True) from error
-    check_installation(context.store, request.store_id)
+    request = named_archive(context)
     try:
         manifest = read_manifest(context.store, request.manifest_key, request.manifest_digest)
     except ArchiveError as error:
