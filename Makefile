@@ -45,7 +45,7 @@ soak: ## Simulate fleets with new seeds until Ctrl-C (STEPS=n: so many, and then
 
 chaos: ## Every fault of the real parts once, then ROUNDS=n rounds (50) of random ones
 	@compose/install.sh --for-chaos
-	@$(AS_ROOT) env "PATH=$$PATH" CODEPODS_CHAOS=long $(PYTHON) -m pytest -v tests/chaos tests/contract/test_database*.py
+	@$(AS_ROOT) env "PATH=$$PATH" CODEPODS_CHAOS=long $(PYTHON) -m pytest -v -n 2 --dist loadfile tests/chaos tests/contract/test_database*.py
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $(or $(ROUNDS),50)
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --faulty-ways
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --each

@@ -14,6 +14,7 @@ from node_agent.runtime import Container
 from state.database import Database
 from state.model import Desired
 from tests.chaos.learners import Learner, leftovers
+from tests.chaos.sites import BACKOFF_S_MAX
 from tests.support.docker_node import pod_image
 from tests.support.filling import full
 from tests.support.own_engine import OwnEngine, own_engine, small_ext4
@@ -41,7 +42,9 @@ def site(
 ) -> Iterator[Site]:
     """Two nodes on that engine: whatever happens to it happens to both."""
     monkeypatch.setenv("DOCKER_HOST", engine.url)
-    with two_nodes(db, database_url, tmp_path, {"DOCKER_HOST": engine.url}) as made:
+    with two_nodes(
+        db, database_url, tmp_path, {"DOCKER_HOST": engine.url}, backoff_max=BACKOFF_S_MAX
+    ) as made:
         yield made
 
 

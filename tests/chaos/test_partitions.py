@@ -3,8 +3,8 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from tests.support.tcp_gate import TcpGate
 # A node that is quiet for so long is silent; ways are cut for twice as long.
 LEASE_S = 3.0
 CUT_S = 2 * LEASE_S
-FLAPS = 4
+FLAPS = 3
 LOOK_EVERY_S = 0.1
 DELAYS_S = (0.0, 0.4)
 # The way to the store and back is eight steps; as many again may be lost to the fault or fail because of it.
@@ -28,21 +28,27 @@ STEPS_PER_WISH_MAX = 16
 USERS = ("alice", "bob")
 
 
-@contextmanager
-def _flapping(gate: TcpGate) -> Iterator[None]:
-    """Shut and open at the period of the lease, until the block has ended and some times more."""
+def _flap(gate: TcpGate) -> None:
+    """Shut and open at the period of the lease."""
     for _ in range(FLAPS):
         with gate.shut():
             time.sleep(LEASE_S)
         time.sleep(LEASE_S / 2)
-    yield
 
 
-HOW: dict[str, Callable[[TcpGate], AbstractContextManager[None]]] = {
-    "cut": TcpGate.shut,
-    "no answers": TcpGate.answers_held_up,
-    "no requests": TcpGate.requests_held_up,
-    "flapping": _flapping,
+def _held(how: Callable[[TcpGate], AbstractContextManager[None]]) -> Callable[[TcpGate], None]:
+    def cut(gate: TcpGate) -> None:
+        with how(gate):
+            time.sleep(CUT_S)
+
+    return cut
+
+
+HOW: dict[str, Callable[[TcpGate], None]] = {
+    "cut": _held(TcpGate.shut),
+    "no answers": _held(TcpGate.answers_held_up),
+    "no requests": _held(TcpGate.requests_held_up),
+    "flapping": _flap,
 }
 
 
@@ -118,8 +124,7 @@ def test_a_way_that_is_cut_costs_time_and_no_byte(
                     for learner in learners:
                         learner.want(desired)
                     time.sleep(delay_s)
-                    with HOW[how](gate):
-                        time.sleep(CUT_S)
+                    HOW[how](gate)
                     for learner in learners:
                         learner.await_archived() if desired is Desired.ARCHIVED else learner.check()
                 until(lambda: leftovers(ways.site, len(learners)) == 0)

@@ -9,6 +9,7 @@ _CYCLE = "tests/integration/test_agent_cycle.py"
 _CRASHES = "tests/integration/test_agent_crashes.py"
 _REPORTING = "tests/unit/node_agent/test_reporting.py"
 _NEWER = "tests/integration/test_newer_versions.py"
+_GHOSTS = "tests/integration/test_ghosts.py"
 _FIREWALL = "tests/unit/node_agent/test_firewall.py"
 
 AGENT_MUTANTS: tuple[Mutant, ...] = (
@@ -43,6 +44,16 @@ AGENT_MUTANTS: tuple[Mutant, ...] = (
         "        is_whole = change.kind is ChangeKind.ADDED and path not in above",
         "        is_whole = change.kind is ChangeKind.ADDED",
         (f"{_SAFE_WAY}::test_nothing_mounted_is_ever_read",),
+    ),
+    Mutant(
+        "the engine's clearing away after a lost pod is ended with the pod's processes",
+        "LAW 10",
+        "node_agent/ghosts.py",
+        '_ERRANDS = ("start", _CLEARS_AWAY)',
+        '_ERRANDS = ("start",)',
+        (
+            f"{_GHOSTS}::test_the_shim_of_a_lost_container_is_ended_and_the_engines_clearing_away_is_waited_for",
+        ),
     ),
     Mutant(
         "a kept layer's digest is not looked at",
