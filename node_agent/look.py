@@ -85,6 +85,9 @@ def find_volume(parts: Parts, action: Action) -> Volume | None:
     volume = parts.runtime.volume(labels.volume_name(action.workspace_id, action.epoch))
     if volume is None or volume.labels.get(labels.NODE) == parts.settings.node_id:
         return volume
+    # An engine that is killed while it makes a volume knows it afterwards without its labels.
+    if not volume.labels and parts.host.volume_state(volume) is VolumeState.HALF:
+        return volume
     raise StepError(
         f"The name {volume.name} belongs to a volume that this node has not made. It was left as it is. "
         "Rename or remove it on the node.",

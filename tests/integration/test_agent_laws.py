@@ -33,6 +33,11 @@ def spec(image: str = PLAIN_IMAGE, **more: str) -> wire.PodSpec:
     return wire.PodSpec.model_validate({"name": "ide", "image": image, **more})
 
 
+def docker(*arguments: str) -> str:
+    """By hand."""
+    return subprocess.run(["docker", *arguments], capture_output=True, check=True, text=True).stdout
+
+
 # ---- LAW 8: never remove the only copy -----------------------------------------------------------------
 
 
@@ -188,6 +193,22 @@ def test_a_volume_with_files_and_no_marker_is_left_alone(node: DockerNode) -> No
     assert node.refused(wire.CreateWorkspace()).code == "workspace_strange"
     assert sweep_all(node.parts) == 0
     assert (node.files() / "file").exists()
+
+
+def test_a_volume_that_the_engine_has_made_by_halves_is_made_anew(node: DockerNode) -> None:
+    """An engine that is killed in the middle of that knows it afterwards, empty and without labels. One with
+    files in it is somebody's: it is left alone."""
+    name = labels.volume_name(node.workspace_id, 1)
+    docker("volume", "create", name)
+    try:
+        file = Path(docker("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip()) / "file"
+        file.touch()
+        assert node.refused(wire.CreateWorkspace()).code == "name_taken"
+        file.unlink()
+        node.done(wire.CreateWorkspace())
+        assert node.volume().labels[labels.NODE] == node.node_id
+    finally:
+        docker("volume", "rm", "--force", name)
 
 
 # ---- bad input -----------------------------------------------------------------------------------------
