@@ -65,7 +65,7 @@ class Agent:
         self._gateway = gateway
         self._executor = Executor(parts)
         self._queue = WorkQueue(
-            Lanes(settings.starts_at_once, settings.uploads_at_once, settings.queue_length_max)
+            Lanes(settings.starts_at_once, settings.archives_under_way_max, settings.queue_length_max)
         )
         self._surveyor = Surveyor(parts, self.report_soon, self._queue.alone_in)
         self._fencer = Fencer(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from node_agent.archive.commit import (
@@ -13,6 +14,7 @@ from node_agent.archive.commit import (
     NodeMemory,
     check_archive,
     read_manifest,
+    unconditionally,
     write_archive,
 )
 from node_agent.archive.errors import ArchiveError, RestoreDiskFull, SourceChanged
@@ -21,6 +23,7 @@ from node_agent.archive.incremental import remember_restored
 from node_agent.archive.manifest import Manifest
 from node_agent.archive.memory import Memory
 from node_agent.archive.restore import Fetching, Origins, fetching, unpack_archive
+from node_agent.archive.turns import Turns, at_once
 from node_agent.attended_store import AttendedStore
 from node_agent.errors import DiskFull, ProofVoid, StepError
 from node_agent.labels import IMAGE
@@ -56,9 +59,18 @@ class Coming:
 class Archives:
     """Archives and labs in one store. Safe to use from several threads. Raises StepError only."""
 
-    def __init__(self, store: Store, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        memory: Memory | None = None,
+        turns: Turns | None = None,
+        check: Callable[[], None] = unconditionally,
+    ) -> None:
+        """Without `turns`, any number is saved at once."""
         self._store = store
         self._memory = memory
+        self._turns = turns
+        self._check = check
 
     @property
     def store(self) -> Store:
@@ -67,7 +79,7 @@ class Archives:
 
     def attended(self, check: Callable[[], None]) -> "Archives":
         """The same for one action: `check` raises when it is no longer wanted, and transfers end there."""
-        return Archives(AttendedStore(self._store, check), self._memory)
+        return Archives(AttendedStore(self._store, check), self._memory, self._turns, check)
 
     def save_pod(
         self,
@@ -116,6 +128,7 @@ class Archives:
                 node=node,
                 progress=note,
                 before_commit=confirm,
+                turn=partial(self._turns.one, self._check) if self._turns else at_once,
             )
             return _made(result)
 

@@ -41,8 +41,13 @@ def disk_errors(doing: str) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o600, owner: int | None = None) -> None:
-    """Replace a file in one step, durably: readers see the old bytes or the new. Raises OSError."""
+def write_atomically(
+    path: Path, data: bytes, mode: int = 0o600, owner: int | None = None, *, durably: bool = True
+) -> None:
+    """Replace a file in one step: readers see the old bytes or the new. Raises OSError.
+
+    Not `durably`: for what a power cut makes worthless anyway. What is read after one may be anything.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb", buffering=0) as file:
@@ -50,11 +55,17 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600, owner: int | No
             if owner is not None:
                 os.fchown(file.fileno(), owner, owner)
             write_all(file, data)
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    if durably:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
@@ -82,7 +93,9 @@ class HostFiles:
         secret = secrets.token_hex(SESSION_BYTES)
         with disk_errors("write the pod's session secret"):
             Path(session_dir).mkdir(parents=True, exist_ok=True)
-            write_atomically(Path(session_dir) / SESSION_FILE, secret.encode(), 0o400, POD_UID)
+            # Of this start alone: no start outlives a power cut.
+            file = Path(session_dir) / SESSION_FILE
+            write_atomically(file, secret.encode(), 0o400, POD_UID, durably=False)
         return secret
 
     def read_session(self, session_dir: str | None) -> str | None:

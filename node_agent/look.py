@@ -61,7 +61,7 @@ def _with_makings(parts: Parts, action: Action, step: CreatePod | RestorePod, se
         seen,
         volume=state,
         lab_missing=bool(lab and usable and not lab_is_there(usable, lab)),
-        image_id=parts.runtime.image_id(image_wanted(parts, step)),
+        image_id=None if seen.container else parts.runtime.image_id(image_wanted(parts, step)),
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from node_agent.agent import Agent
 from node_agent.archive.memory import Memory
+from node_agent.archive.turns import Turns
 from node_agent.archives import Archives
 from node_agent.docker_pulls import PullBounds
 from node_agent.docker_runtime import DockerRuntime
@@ -95,7 +96,7 @@ def make_parts(settings: Settings) -> Parts:
         runtime=runtime,
         host=HostFiles(settings.data_dir),
         journal=Journal(settings.data_dir / "journal.json", settings.node_id),
-        archives=Archives(store, Memory(settings.data_dir / "archives")),
+        archives=Archives(store, Memory(settings.data_dir / "archives"), Turns(settings.uploads_at_once)),
         firewall=Firewall(rules_for(settings.node_id, name_servers, blocked)),
         network=network_plan(settings.node_id, mtu_bytes),
         fences=Fences(settings.data_dir / "fences.json"),

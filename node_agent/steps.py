@@ -44,7 +44,7 @@ class Seen:
     volume: VolumeState = VolumeState.ABSENT
     # Ids of containers, anybody's, whose processes may write to the volume now.
     volume_writers: tuple[str, ...] = ()
-    # The id on this node of the image that the container must be made of.
+    # The id on this node of the image that the container must be made of, while there is no container.
     image_id: str | None = None
     lab_missing: bool = False
     # The IDE has answered since this start.

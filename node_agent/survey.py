@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import structlog
 
@@ -102,6 +102,9 @@ class Surveyor:
         """Until `stop`."""
         while not self._stopping:
             waiting = self.survey()
+            with suppress(StepError):
+                # So that a step, on the way to somebody's page, mostly finds them known.
+                self._parts.runtime.facts()
             self._news.wait(PROBE_EVERY_S if waiting else None)
             self._news.clear()
 

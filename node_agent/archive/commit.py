@@ -23,6 +23,7 @@ from node_agent.archive.manifest import MANIFEST_BYTES_MAX, NOTICES_MAX, Manifes
 from node_agent.archive.memory import Memory
 from node_agent.archive.progress import Progress, unwatched
 from node_agent.archive.records import RACY_NS, recorder, writing
+from node_agent.archive.turns import Turn, at_once
 from node_agent.archive.upload import Upload, Uploaded
 from node_agent.store import Store, StoreConflict, StoreNotFound
 from state.model import TargetKind
@@ -89,10 +90,12 @@ def write_archive(
     node: NodeMemory | None = None,
     progress: Progress = unwatched,
     before_commit: Callable[[], None] = unconditionally,
+    turn: Turn = at_once,
 ) -> ArchiveResult:
     """Blobs to keys of this attempt, read back, manifest last. "Already so" is success.
 
     `before_commit` is called right before the manifest is written, and may raise: then nothing is committed.
+    `turn` is entered for what takes the processors.
 
     Raises ArchiveConflict when this attempt has committed another source, CaptureFailed or SourceChanged
     when the tree could not be read as one, ArchiveCorrupt when the store gave back other bytes, StoreError.
@@ -121,6 +124,7 @@ def write_archive(
             increment=increment,
             memory=memory,
             progress=progress,
+            turn=turn,
         )
         uploaded = upload.run()
         after, _ = both(lambda: tree_fingerprint(source_dir), lambda: upload.verify(uploaded))

@@ -23,14 +23,16 @@ mount -c -t tmpfs -o size=64k,mode=0755,nosuid,nodev,noexec tmpfs /tmp
 mkdir /tmp/usr /tmp/proc /tmp{TREE} /tmp/old
 mount -c -o bind,nosuid,nodev,noexec . /tmp{TREE}
 mount -c -o bind,ro,nosuid,nodev /usr /tmp/usr
+links=
 for name in bin sbin lib lib32 lib64 libx32; do
   if [ -L "/$name" ]; then
-    ln -s "usr/$name" "/tmp/$name"
+    links="$links usr/$name"
   elif [ -d "/$name" ]; then
     mkdir "/tmp/$name"
     mount -c -o bind,ro,nosuid,nodev "/$name" "/tmp/$name"
   fi
 done
+[ -z "$links" ] || ln -s $links /tmp
 mount -c -t proc -o ro,nosuid,nodev,noexec,subset=pid proc /tmp/proc
 cd /tmp
 pivot_root . old

@@ -1,7 +1,6 @@
 """The next archive of a tree that this node has saved or restored before: what it can leave where it is."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from node_agent.archive.layer_stream import read_dead
 from node_agent.archive.layers import INDEX_BYTES_MAX, encode_index
 from node_agent.archive.manifest import BlobRef, Manifest
 from node_agent.archive.memory import Memory
-from node_agent.archive.records import RACY_NS, line_of, member_name, writing
+from node_agent.archive.records import await_tick, line_of, member_name, writing
 from node_agent.archive.restore import Origins
 from node_agent.store import Store
 
@@ -83,8 +82,7 @@ def remember_restored(
 
     Waits for a tick of the kernel's clock first: else most of a small tree could not be trusted.
     """
-    time.sleep(RACY_NS / 1e9)
-    trusted_before_ns = time.time_ns() - RACY_NS
+    trusted_before_ns = await_tick()
     with doubted("remember"), memory.drafts() as folder:
         if folder is None:
             return

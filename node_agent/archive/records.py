@@ -6,6 +6,7 @@ if it has several names, and its identity: fields that change whenever anything 
 """
 
 import stat
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from os import stat_result
@@ -21,12 +22,30 @@ HEAD_BYTES = 1536
 # Two changes within one tick of the kernel's clock have one ctime (ticks are up to 10 ms long): an entry that
 # changed right before it was looked at may change again unseen.
 RACY_NS = 12_000_000
+# CLOCK_REALTIME_COARSE of Linux, which files get their times from: it moves on by ticks (clock_gettime(2)).
+_CLOCK_OF_FILES = 5
+# Ticks come late on a busy machine.
+TICK_NS_MAX = 100_000_000
+_LOOK_EVERY_S = 0.0005
 
 _LEVEL = 1
 _BATCH_BYTES = 1 << 18
 _IDENTITY_FIELDS = 8
 # In the place of the mode: equal to no identity that a scan gives.
 _UNTRUSTED = b"?"
+
+
+def await_tick() -> int:
+    """Wait until what is written from now on gets a later time than what was written before; that time (ns).
+
+    Where the clock is set back, or stands still for long, the wait ends: then what was written last has no
+    earlier time than that, and is not to be trusted.
+    """
+    # Not of the clock that files get their times from: Linux 6.13 gives some a finer time.
+    began_ns, ends_ns = time.time_ns(), time.monotonic_ns() + TICK_NS_MAX
+    while (now_ns := time.clock_gettime_ns(_CLOCK_OF_FILES)) <= began_ns and time.monotonic_ns() < ends_ns:
+        time.sleep(_LOOK_EVERY_S)
+    return now_ns
 
 
 class Record(NamedTuple):

@@ -12,6 +12,7 @@ from node_agent.archive.incremental import Increment, doubted
 from node_agent.archive.manifest import INDEX_ZSTD, BlobRef
 from node_agent.archive.memory import Memory, UploadedLayer
 from node_agent.archive.progress import Progress
+from node_agent.archive.turns import Turn, at_once
 from node_agent.store import Store
 from state.model import TargetKind
 
@@ -42,6 +43,7 @@ class Upload:
     increment: Increment | None
     memory: Memory | None
     progress: Progress
+    turn: Turn = at_once
 
     def run(self) -> Uploaded:
         """Store what is missing. Raises CaptureFailed, StoreError."""
@@ -70,13 +72,14 @@ class Upload:
         earlier = self._earlier()
         if earlier:
             return Captured(earlier, ()), ()
-        captured = capture_tree(
-            self.source_dir,
-            self.store.open_writer(self._key(TREE_BLOB_NAME)),
-            members=members,
-            estimate_bytes=estimate_bytes,
-            progress=self.progress,
-        )
+        with self.turn():
+            captured = capture_tree(
+                self.source_dir,
+                self.store.open_writer(self._key(TREE_BLOB_NAME)),
+                members=members,
+                estimate_bytes=estimate_bytes,
+                progress=self.progress,
+            )
         blob = captured.blob.model_copy(update={"live_bytes": captured.blob.tar_bytes})
         return Captured(blob, captured.warnings), (blob,)
 

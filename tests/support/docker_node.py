@@ -12,6 +12,7 @@ from typing import Any
 
 from node_agent import labels
 from node_agent.archive.memory import Memory
+from node_agent.archive.turns import Turns
 from node_agent.archives import Archives
 from node_agent.directory_store import DirectoryStore
 from node_agent.docker_pulls import PullBounds
@@ -80,7 +81,9 @@ class DockerNode:
             runtime=runtime,
             host=HostFiles(self.settings.data_dir),
             journal=Journal(self.settings.data_dir / "journal.json", self.node_id),
-            archives=Archives(self.store, Memory(self.settings.data_dir / "archives")),
+            archives=Archives(
+                self.store, Memory(self.settings.data_dir / "archives"), Turns(self.settings.uploads_at_once)
+            ),
             firewall=Firewall(rules_for(self.node_id, name_servers, self.settings.blocked_networks)),
             network=network_plan(self.node_id, outgoing_mtu_bytes()),
             fences=Fences(self.settings.data_dir / "fences.json"),
