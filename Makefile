@@ -1,6 +1,6 @@
 # Thin targets over compose/install.sh, podctl and the test runner. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down clean test check mutants soak image psql chaos
+.PHONY: help up down clean test check mutants soak image psql chaos bench
 
 PYTHON := .venv/bin/python
 PODCTL := .venv/bin/podctl
@@ -49,6 +49,10 @@ chaos: ## Every fault of the real parts once, then ROUNDS=n rounds (50) of rando
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $(or $(ROUNDS),50)
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --faulty-ways
 	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m tests.chaos --rounds $$(( ($(or $(ROUNDS),50) + 1) / 2 )) --each
+
+bench: ## Measure archives beside tar, zstd, docker and restic (STORE=s3: through an S3 server; QUICK=1; CHECK=1: exit 1 on a missed target)
+	@compose/install.sh --for-bench
+	@$(AS_ROOT) env "PATH=$$PATH" $(PYTHON) -m bench.archive $(if $(STORE),--store $(STORE)) $(if $(filter-out 0 no,$(QUICK)),--quick) $(if $(filter-out 0 no,$(CHECK)),--check)
 
 image: ## Build the pod image, if its inputs changed, and print its tag
 	@compose/install.sh

@@ -240,7 +240,7 @@ def page_rows(bench: Bench, node: BenchNode, pod_id: str, saved: ArchiveMade, si
 
 
 def memory_row(bench: Bench, tree: Path) -> Row:
-    """A process of its own archives and restores; its peak over what it had when idle."""
+    """As many archives as an agent has under way, and a restore; the peak over what it had when idle."""
     target = bench.fresh("restored")
     target.mkdir()
     argv = [sys.executable, "-m", "bench.archive_memory", bench.store_url, str(tree), str(target)]

@@ -2,9 +2,10 @@
 # Turns a bare Debian or Ubuntu machine into one on which everything of codepods runs. Safe to repeat: what is
 # there is used and not touched, and when nothing is missing this says so within a second.
 #
-# usage: compose/install.sh [--with-tests | --for-chaos | --for-check]     (by `make` up, test, chaos, check)
+# usage: compose/install.sh [--with-tests | --for-chaos | --for-bench | --for-check]     (by `make` up, test, chaos, bench, check)
 #   --with-tests    also what only the test suite needs (a browser, Vite)
 #   --for-chaos     also what only the long chaos tests need (a C compiler, mkfs.ext4)
+#   --for-bench     also what the benches put beside codepods (restic, wrk)
 #   --for-check     only what `make check` needs: Python packages and Node
 # settings, from the environment; docs/install.md explains them:
 #   CODEPODS_INSTALL   yes: do not ask · no: install nothing on the system, only say what is missing
@@ -19,6 +20,7 @@ cd "$checkout"
 home=${CODEPODS_HOME:-$checkout/.codepods}
 scope=run
 with_chaos=no
+with_bench=no
 
 for part in progress consent packages python docker code_server pod_image vite; do
     # shellcheck source=/dev/null
@@ -29,8 +31,9 @@ for argument in "$@"; do
     case $argument in
     --with-tests) scope=tests ;;
     --for-chaos) scope=tests with_chaos=yes ;;
+    --for-bench) with_bench=yes ;;
     --for-check) scope=check ;;
-    *) fail "compose/install.sh does not know '$argument'." 'It takes --with-tests, --for-chaos or --for-check, or nothing.' ;;
+    *) fail "compose/install.sh does not know '$argument'." 'It takes --with-tests, --for-chaos, --for-bench or --for-check, or nothing.' ;;
     esac
 done
 

@@ -14,6 +14,7 @@ import structlog
 from pydantic import ValidationError
 
 from node_agent.agent import Agent
+from node_agent.allocator import give_back_large_buffers
 from node_agent.archive.memory import Memory
 from node_agent.archive.turns import Turns
 from node_agent.archives import Archives
@@ -48,6 +49,7 @@ def main() -> None:
     except ValidationError as error:
         sys.exit(_settings_message(error))
     logs.configure(settings.log_format, settings.log_level)
+    give_back_large_buffers()
     try:
         lock = _lock(settings.data_dir)
         parts = make_parts(settings)

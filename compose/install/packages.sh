@@ -34,8 +34,14 @@ look_for_packages() {
     { has ip && has ss; } || packages+=(iproute2)
     look_for_engine_packages
     if [ "$scope" = tests ]; then look_for_packages_of_tests; fi
+    if [ "$with_bench" = yes ]; then look_for_packages_of_benches; fi
     look_for_packages_of_python
     plan_packages
+}
+
+look_for_packages_of_benches() {
+    has restic || packages+=(restic)
+    has wrk || packages+=(wrk)
 }
 
 look_for_packages_of_tests() {
