@@ -141,6 +141,8 @@ def _shown(*words: str) -> list[dict[str, Any]]:
 def own_engine(root: Path, folder: Path) -> Iterator[OwnEngine]:
     """A running engine while the block runs."""
     engine = OwnEngine(root, folder)
+    if _shown("link", "show", BRIDGE):  # of a run that was interrupted
+        _ip("link", "delete", BRIDGE)
     _ip("link", "add", BRIDGE, "type", "bridge")
     try:
         _ip("addr", "add", BRIDGE_ADDRESS, "dev", BRIDGE)
