@@ -21,7 +21,9 @@ from node_agent.ways import Ways
 from node_agent.workqueue import Work
 from state.chore_wire import ChoreHandle
 from state.lease import Refusal
+from state.reports import Ingested
 from state.wire import Action, StepDone, StepFailed, SyncReply, SyncRequest
+from tests.sim.chores import Caretaker
 from tests.sim.docker import SimDocker
 from tests.sim.host import (
     SimBoots,
@@ -46,6 +48,11 @@ SURVEY_S = 1.0
 SAFETY_POLL_S = 1.0
 # Twice as long as production's: half as many steps.
 PRESENCE_EVERY_S = 4.0
+
+
+def _named(reply: SyncReply) -> str:
+    """Of the chores in it, for the trace."""
+    return "".join(f" {chore.kind} {chore.id[-4:]}/{chore.attempt}" for chore in reply.chores.given)
 
 
 def _lost(message: str) -> GatewayError:
@@ -96,6 +103,8 @@ class SimGateway:
             if self._ingest.has("db_down") or self._ingest.has("db_empty"):
                 raise _lost("the gateway has no database, or one that knows no node")
             taken = self._ingest.ingest(request)
+            if self._process.dead:
+                self._go_on_alone(request, taken)
             if scheduler.now_s < self.deaf_until_s:
                 raise _lost("the reply is lost")
             return taken
@@ -108,16 +117,16 @@ class SimGateway:
             raise _not_believed(refusal)
         if request.presence is not None and any(pod.keep for pod in request.presence.pods):
             scheduler.call("db.answer", lambda: self._ingest.answer(request), _lost)
+        kept = self._chores_in(request)
         look_at: frozenset[str] = frozenset()
         if not ingested.accepted:
-            deaf = self._ingest.has("db_deaf")
-            wait_s = min(request.wait_s, SAFETY_POLL_S) if deaf else request.wait_s
-            scheduler.wait_for(
-                lambda: not deaf and (self._ingest.has_news(request) or self._must_look()), wait_s
-            )
+            self._wait(request, told=bool(kept))
             if request.wait_s and self._must_look():
                 look_at, self._asked_at_s = self._ingest.looks_asked(self._node_id), scheduler.now_s
         reply = scheduler.call("db.news", lambda: self._ingest.news(request, ingested.accepted), _lost)
+        if request.chores.kinds:
+            chores = scheduler.call("chore.out", lambda: self._ingest.chore_news(request, kept), _lost)
+            reply = reply.model_copy(update={"chores": chores})
         if self.tells_of_presence:
             down = scheduler.call(
                 "db.presence", lambda: self._ingest.presence_down(self._node_id, look_at), _lost
@@ -125,12 +134,39 @@ class SimGateway:
             reply = reply.model_copy(update={"presence": down})
         self.given += reply.actions
         return scheduler.call(
-            "net.actions" if reply.actions else "net.reply",
+            "net.actions" if reply.actions or reply.chores.given else "net.reply",
             lambda: reply,
             _lost,
-            detail=f"actions={len(reply.actions)}",
+            detail=f"actions={len(reply.actions)}{_named(reply)}",
             duplicate=lambda after_s: self._told_again(reply, after_s),
         )
+
+    def _chores_in(self, request: SyncRequest) -> tuple[ChoreHandle, ...]:
+        """What became of chores: a transaction of its own, after the report's."""
+        if not (request.chores.results or request.chores.progress):
+            return ()
+        said = len(request.chores.results)
+        return self._scheduler.call(
+            "chore.in", lambda: self._ingest.chores_in(request), _lost, detail=f"results={said}"
+        )
+
+    def _wait(self, request: SyncRequest, *, told: bool) -> None:
+        """For news, as long as the node would; not at all if there is something to be told already."""
+        ingest, deaf = self._ingest, self._ingest.has("db_deaf")
+        wait_s = min(request.wait_s, SAFETY_POLL_S) if deaf else request.wait_s
+        if told or (request.chores.kinds and ingest.is_behind(request)):
+            wait_s = 0.0
+
+        def ready() -> bool:
+            return not deaf and (ingest.has_news(request) or ingest.has_chores(request) or self._must_look())
+
+        self._scheduler.wait_for(ready, wait_s)
+
+    def _go_on_alone(self, request: SyncRequest, taken: Ingested) -> None:
+        """A message is answered whole, also where nobody hears the answer."""
+        if taken.refusal is None and request.chores.kinds:
+            kept = self._ingest.chores_in(request)
+            self._ingest.chore_news(request, kept)
 
     def _must_look(self) -> bool:
         """Nodes that are asked to look are woken once a second at most."""
@@ -143,7 +179,9 @@ class SimGateway:
 
         def arrive() -> None:
             self._scheduler.sleep(after_s or self._scheduler.random.uniform(0.01, 20))
-            self._scheduler.call("net.duplicate", lambda: self._ingest.ingest(request), _lost)
+            self._scheduler.call(
+                "net.duplicate", lambda: self._go_on_alone(request, self._ingest.ingest(request)), _lost
+            )
 
         self._scheduler.spawn(Process("network"), "network", arrive)
 
@@ -152,7 +190,8 @@ class SimGateway:
 
         def arrive() -> None:
             self._scheduler.sleep(after_s or self._scheduler.random.uniform(0.01, 150))
-            self._scheduler.tell(f"{self._node_id} is told again: {[action.id for action in reply.actions]}")
+            told = [action.id for action in reply.actions]
+            self._scheduler.tell(f"{self._node_id} is told again: {told}{_named(reply)}")
             self.take(reply)
 
         self._scheduler.spawn(self._process, f"{self._process.name}/{self._process.birth}/late", arrive)
@@ -224,6 +263,7 @@ class AgentActor:
         self._fencer = SimFencer(docker, parts, agent.report_soon)
         agent._fencer = self._fencer
         self._marks = marks
+        self.caretaker = Caretaker(agent.chores, process, scheduler)
         # Nothing is outdated before the first placement is given up.
         scheduler.spawn(
             process,

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
@@ -13,6 +14,7 @@ from state.presence_wire import PodPresence
 from state.transitions import TRANSITIONS, Cause
 from state.wire import SyncRequest
 from tests.sim.database import SimDatabase
+from tests.sim.machine import at
 from tests.sim.rows import ActionRow, PodRow, WorkspaceRow
 from tests.sim.truth import Truth, Violation
 from tests.sim.watch import Watch
@@ -291,6 +293,13 @@ class Conduct(Watch):
             raise Violation("I5", f"a node has seen a later placement of {workspace_id} than there was")
         pods = [pod.id for pod in self._db.pods.values() if pod.workspace_id == workspace_id]
         self._truth.go_on_without(workspace_id, pods)
+
+    def read_whole(self, manifest_key: str, asked_at: datetime) -> None:
+        """See Watch; I10."""
+        self._truth.checks["I10"] += 1
+        rotten_s = self._truth.rotten_s.get(manifest_key, self._truth.now_s)
+        if at(rotten_s) < asked_at and self._truth.is_rotten(manifest_key):
+            raise Violation("I10", f"{manifest_key} was read back and called whole, and is not")
 
     def given_up(self, line: Abandon) -> None:
         """See Watch. What was nowhere but on that node is lost to its users, and they are told so."""

@@ -14,6 +14,7 @@ from state.model import (
     Desired,
     Observed,
     Placement,
+    Verb,
     WorkspaceObserved,
     World,
 )
@@ -108,7 +109,7 @@ class SimDatabase(SimTables):
         if row.epoch != line.epoch_before or row.placement is not None:
             return False
         row.epoch += 1
-        row.placement = Placement(line.node_id, row.epoch)
+        row.placement, row.placed_at = Placement(line.node_id, row.epoch), self.clock()
         self.watch.placed(line)
         former = self._placed.setdefault(row.id, set())
         former.add(line.node_id)
@@ -176,6 +177,8 @@ class SimDatabase(SimTables):
         )
         self.watch.enqueued(step)
         row = ActionRow(action, step.node_id, self.clock())
+        if row.verb in (Verb.ARCHIVE_POD, Verb.ARCHIVE_WORKSPACE):
+            self.note_target(step.kind, step.target)
         self.actions[action.id] = self.open[step.target] = row
         return True
 

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from random import Random
 
 from node_agent.runtime import Status
+from node_agent.sweep import INSTALLATION_KEY
 from state.model import Desired, Limits, What
 from tests.sim import copied, decay, forgetting, happenings, visits
 from tests.sim.actors import AgentActor
-from tests.sim.chores import Caretakers
+from tests.sim.care import STORE_ID
 from tests.sim.conduct import Conduct
 from tests.sim.database import SimDatabase
 from tests.sim.desks import Desks
@@ -48,7 +49,20 @@ from tests.sim.visits import Visitors
 RESTART_S = 2.0
 WRITE_EVERY_S = 0.8
 # A stopped pod is saved while it rests after so long: within a run, and before a fleet counts as at rest.
-LIMITS = replace(Limits(), warm_after=timedelta(seconds=60))
+# What is days there is a minute here; a sweep's age is longer than any upload takes, where nobody sleeps for
+# longer than 5 s in the middle of one.
+LIMITS = replace(
+    Limits(),
+    warm_after=timedelta(seconds=60),
+    checkpoint_every=timedelta(seconds=15),
+    archives_kept=1,
+    archive_days_kept=0,
+    deleted_pods_kept=timedelta(seconds=60),
+    sweep_age=timedelta(seconds=60),
+    sweep_confirm_after=timedelta(seconds=20),
+    sweep_share_max=1.0,
+    scrub_every=timedelta(seconds=120),
+)
 
 
 @dataclass
@@ -81,7 +95,7 @@ class Fleet:
         self.db, self.ingest = self._database(server)
         self.truth = Truth(self.scheduler, self.db)
         self.conduct = self.truth.conduct = Conduct(self.truth, self.db, self.limits, self.marks)
-        self.db.watch = self.conduct
+        self.db.watch, self.db.marks = self.conduct, self.marks
         self.store = self.truth.store = SimStore(self.scheduler, self.truth.store_changed)
         self.trees = Trees(self.scheduler)
         self.trees.is_full = self.truth.is_full
@@ -102,7 +116,8 @@ class Fleet:
         self.wishes = 0
         # Until when a node's agent is not started after a boot of its machine.
         self.late_agents: dict[str, float] = {}
-        self.caretakers: Caretakers | None = None
+        # Of chores, once there are any.
+        self.care: Limits | None = None
         self.desks = Desks(self.scheduler)
         self.visitors: Visitors | None = None
         self.reconcilers: dict[str, ReconcilerActor] = {}
@@ -141,8 +156,8 @@ class Fleet:
         )
         actor.gateway.cut_until_s = cut_until_s
         self.agents[node_id] = actor
-        if self.caretakers is not None:
-            self.caretakers.attend(actor)
+        if self.care is not None:
+            actor.caretaker.begin()
         if self.visitors is not None:
             actor.begin_presence()
 
@@ -155,17 +170,25 @@ class Fleet:
         for reconciler in self.reconcilers.values():
             reconciler.begin_policies()
 
-    def begin_chores(self) -> None:
-        """From now on, each node has somebody who clears away, compacts and takes checkpoints."""
-        self.caretakers = Caretakers(self)
+    def begin_chores(self, archives_kept: int) -> None:
+        """From now on, what chores are due is done: nodes clear away, compact, read back and copy."""
+        self.care = replace(self.limits, archives_kept=archives_kept)
+        self.store.objects[INSTALLATION_KEY] = STORE_ID.encode()
         for actor in self.agents.values():
-            self.caretakers.attend(actor)
+            actor.caretaker.begin()
+        for reconciler in self.reconcilers.values():
+            reconciler.begin_chores(self.care, self._goes_on)
+
+    def _goes_on(self) -> bool:
+        return not self.healing
 
     def _start_reconciler(self, name: str) -> None:
         actor = ReconcilerActor(self.db, self.scheduler, self._process(name), self.limits)
         self.reconcilers[name] = actor
         if self.visitors is not None:
             actor.begin_policies()
+        if self.care is not None:
+            actor.begin_chores(self.care, self._goes_on)
 
     def _killed(self, process: Process) -> None:
         """Its supervisor starts it again after a while, unless another has taken its place."""

@@ -21,6 +21,7 @@ def go_above(db: SimDatabase, node_id: str, report: Report) -> int:
         if placed is not None and placed.node_id == node_id and epoch > placed.epoch:
             _end(db, row)
             row.epoch, row.placement = max(row.epoch, epoch), Placement(node_id, epoch)
+            row.placed_at = db.clock()
             db.watch.taken_over(row.id, row.placement)
             row.due_at = db.clock()
         elif epoch >= row.epoch:

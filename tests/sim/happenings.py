@@ -285,7 +285,7 @@ _AT_ONCE: dict[str, Callable[["Fleet", Fault], None]] = {
     "disk_lost": _lose_disk,
     "node_lost": _lose_node,
     "failover": _fail_over,
-    "chores": lambda fleet, _fault: fleet.begin_chores(),
+    "chores": lambda fleet, fault: fleet.begin_chores(int(fault.arg) or 1),
     "journal_lost": _lose_journal,
     "clock_set": _set_clock,
     "late_actions": _late_actions,

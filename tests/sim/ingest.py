@@ -11,6 +11,7 @@ from typing import Any
 
 from state.backoff import RACES, live_failure, next_failure
 from state.boots import is_other_machine
+from state.chore_wire import ChoreHandle, ChoresDown
 from state.delivery import ACTIONS_PER_REPLY_MAX, OpenIds
 from state.generations import DAMAGE_CODES
 from state.lease import FORMER_BOOTS_MAX, Refusal
@@ -31,6 +32,7 @@ from state.wire import (
     SyncReply,
     SyncRequest,
 )
+from tests.sim.care_done import applies_of
 from tests.sim.database import SimDatabase
 from tests.sim.forgotten import give_way, go_above
 from tests.sim.machine import at
@@ -63,6 +65,7 @@ class Ingest:
         self._limits = limits
         self._jitter = jitter
         self._marks = marks
+        self._applies = applies_of(db)
         # Told when the node was looked at for a message's report.
         self.looked: Callable[[SyncRequest, float], None] = lambda _request, _at_s: None
 
@@ -105,8 +108,10 @@ class Ingest:
         known = None if same else self._known(request, report)
         answered = sum([self._apply(node, result) for result in request.results])
         if known is not None:
-            self._write(node, compare(known, report), known)
-            node.report = report
+            comparison = compare(known, report)
+            self._write(node, comparison, known)
+            node.report = node.last_report = report
+            node.oddities = frozenset(oddity.kind for oddity in comparison.present)
         return answered > 0 or known is not None
 
     def _mark_refused(self, request: SyncRequest, refusal: Refusal) -> None:
@@ -326,6 +331,28 @@ class Ingest:
     def presence_down(self, node_id: str, look_at: frozenset[str]) -> PresenceDown:
         """What the node is told of its pods' editors."""
         return self._db.policies.for_node(node_id, look_at)
+
+    # ---- chores --------------------------------------------------------------------------------------------
+
+    def chores_in(self, request: SyncRequest) -> tuple[ChoreHandle, ...]:
+        """What became of chores, in one transaction."""
+        said, late = request.chores, self._db.chores
+        for result in said.results:
+            self._marks[f"chore:{result.outcome}"] += 1
+            self._marks["late_chore_ignored"] += not late.is_given(request.node_id, result.chore)
+        return self._db.chores.take_in(request.node_id, said, self._limits, self._applies)
+
+    def chore_news(self, request: SyncRequest, kept: tuple[ChoreHandle, ...]) -> ChoresDown:
+        """What the node should do for the store, and what it should drop, in one transaction."""
+        return self._db.chores.news(request.node_id, request.chores, kept)
+
+    def has_chores(self, request: SyncRequest) -> bool:
+        """Whether one waits for it."""
+        return self._db.chores.has_news(request.node_id, request.chores)
+
+    def is_behind(self, request: SyncRequest) -> bool:
+        """Whether it has not what it was given, or has what is another's."""
+        return self._db.chores.is_behind(request.node_id, request.chores)
 
     # ---- down ----------------------------------------------------------------------------------------------
 

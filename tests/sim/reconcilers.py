@@ -1,11 +1,13 @@
 """Reconciler processes: production's pass and its lead, on a connection that may fail at any call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from reconciler import lives, tick
+from reconciler import lives, tick, timers
+from reconciler.chores import CHORES_EVERY
 from reconciler.lead import RENEW_EVERY, Lead
 from state.database import DatabaseUnavailable
 from state.leader import Leadership, LeadershipLost
@@ -98,6 +100,18 @@ class DatabasePort:
 
         return self.call("record", effect, mutates=bool(plan.steps))
 
+    @contextmanager
+    def transaction(self) -> Iterator[SimDatabase]:
+        """One transaction of several statements: what is done in it is done at once."""
+
+        def begin() -> None:
+            if self.has("db_empty"):
+                raise DatabaseUnavailable("another database is there, and has no such table")
+
+        self.call("chores", begin)
+        yield self.db
+        self.call("chores_committed", lambda: None)
+
     def all_workspaces(self) -> list[str]:
         """See state.snapshot.page_workspaces."""
 
@@ -136,6 +150,18 @@ class ReconcilerActor:
         self._scheduler.spawn(
             process, f"{process.name}/{process.birth}/lives", lambda: self._look_after_lives(port)
         )
+
+    def begin_chores(self, limits: Limits, goes_on: Callable[[], bool]) -> None:
+        """Production's timer over chores and archives, on a connection of its own."""
+        process, port = self._process, DatabasePort(self._db, self._scheduler)
+
+        def attend() -> None:
+            while goes_on():
+                with suppress(DatabaseUnavailable):
+                    timers.look_for_chores(cast("Any", port), limits, self._lead)
+                self._scheduler.sleep(CHORES_EVERY.total_seconds())
+
+        self._scheduler.spawn(process, f"{process.name}/{process.birth}/chores", attend)
 
     def _look_after_lives(self, port: "DatabasePort") -> None:
         while True:

@@ -82,6 +82,8 @@ class Rest:
             return used
         if (wish := self._going_back()) is not None:
             return wish
+        if waiting := [(row.kind, row.subject, row.error) for row in self._db.chores.open_rows()]:
+            return f"open chores: {waiting}"
         if self._db.open:
             return f"open actions: {sorted(self._db.open)}"
         for workspace in self._db.workspaces.values():
@@ -151,7 +153,7 @@ class Rest:
     def _check_work(self) -> None:
         """Changes are bounded by what was wished and what went wrong."""
         self._truth.checks["I7"] += 1
-        causes = self._fleet.wishes + self._scheduler.fired.total()
+        causes = self._fleet.wishes + self._scheduler.fired.total() + self._db.chores.given_out
         allowed = CHANGES_FREE + CHANGES_EACH_MAX * causes
         if self._fleet.mutations > allowed:
             raise Violation("I7", f"{self._fleet.mutations} changes for {causes} wishes and faults")

@@ -82,7 +82,8 @@ class SimRestorations:
         return [(pod, of_pod)] + ([(workspace, files)] if files else [])
 
     def _archive(self, target: str, number: int) -> ArchiveRef:
-        if (target, number) not in self._db.archives:
+        kept = self._db.kept.get((target, number))
+        if kept is None or kept.retired_at is not None:
             raise ArchiveNotFound(f"{target} {number}")
         if (target, number) in self._db.damaged:
             raise ArchiveDamaged(f"{target} {number}")
@@ -98,7 +99,8 @@ class SimRestorations:
         whole = [
             ref
             for key, ref in self._db.archives.items()
-            if key[0] == workspace_id and key not in self._db.damaged
+            if key[0] == workspace_id and self._db.is_usable(key)
+            if not self._db.kept[key].recovered or ref.epoch == of_pod.epoch
         ]
         return min(whole, key=far, default=None)
 
@@ -128,6 +130,8 @@ class SimRestorations:
         held = self._pod_is_held(owner) if isinstance(owner, PodRow) else self._is_held(owner)
         if before != line.archive_id_before or held:
             return False
+        if self._is_retired(row.archive_id):
+            return False
         db.watch.goes_back(owner, self._ref(row.archive_id))
         owner.archive, owner.failure = self._ref(row.archive_id), None
         row.finished_at, row.from_archive_id = db.clock(), before
@@ -140,6 +144,10 @@ class SimRestorations:
     def _is_held(self, workspace: WorkspaceRow) -> bool:
         busy = any(row.action.workspace_id == workspace.id for row in self._db.open.values())
         return busy or workspace.placement is not None
+
+    def _is_retired(self, archive_id: str) -> bool:
+        key = next(key for key, ref in self._db.archives.items() if ref.id == archive_id)
+        return self._db.kept[key].retired_at is not None
 
     def _ref(self, archive_id: str) -> ArchiveRef:
         return next(ref for ref in self._db.archives.values() if ref.id == archive_id)

@@ -81,6 +81,7 @@ class WorkspaceRow:
     user_id: str
     epoch: int = 0
     placement: Placement | None = None
+    placed_at: datetime | None = None
     failure: Failure | None = None
     archive: ArchiveRef | None = None
     due_at: datetime | None = None
@@ -144,7 +145,10 @@ class NodeRow:
     former_boots: list[str] = field(default_factory=list)
     last_seen_at: datetime | None = None
     engine_error: str | None = None
+    # None: whatever it says next is news. What it said last is kept all the same, and what was odd in it.
     report: Report | None = None
+    last_report: Report | None = None
+    oddities: frozenset[str] = frozenset()
     lost_at: datetime | None = None
 
     @property
@@ -152,6 +156,36 @@ class NodeRow:
         """An admin has signed for it, and it has not been heard since."""
         heard_since = self.last_seen_at is not None and self.lost_at and self.last_seen_at > self.lost_at
         return self.lost_at is not None and not heard_since
+
+
+@dataclass(eq=False)
+class KeptRow:
+    """What was found out about an archive since it was made, in its row of `archive`."""
+
+    whole_at: datetime
+    live: bool = False
+    recovered: bool = False
+    retired_at: datetime | None = None
+
+
+@dataclass(eq=False)
+class TargetRow:
+    """A row of `store_target`."""
+
+    check_at: datetime | None
+    sweep_at: datetime | None
+
+
+@dataclass(eq=False)
+class CandidateRow:
+    """A row of `sweep_candidate`."""
+
+    key: str
+    kind: str
+    target_id: str
+    size_bytes: int
+    first_seen_at: datetime
+    last_seen_at: datetime
 
 
 def known_row(pod: PodRow, placement: Placement | None, **more: Any) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """Where the simulated clock, trees and database take the place of the real ones, for as long as a run lasts.
 
-Only names in modules are exchanged; no production function that decides anything is.
+Only names in modules are exchanged; no production function that decides anything is. Chores' days are minutes.
 """
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
-from node_agent import agent, archives, compacting, copies, freezer, perform, survey, watch
+from node_agent import agent, archives, chores, compacting, copies, freezer, perform, survey, sweep, watch
 from node_agent.archive import commit, compact, upload
-from reconciler import lead, lives, tick
+from reconciler import chores as due_chores
+from reconciler import lead, lives, tick, timers
+from state import compactions, sweeps
+from tests.sim.care import SWEPT_AFTER
+from tests.sim.chore_port import exchanged as chores_exchanged
 from tests.sim.desks import Desks
 from tests.sim.host import SimFreezer, SimTime
 from tests.sim.life_port import LifePort
@@ -26,6 +30,25 @@ def _park(port: Any, workspace_id: str, reason: str, retry_at: datetime, leaders
     if "cannot be read" not in reason:
         raise Violation("I12", f"the pass over {workspace_id} broke: {reason}")
     port.park(workspace_id, reason, retry_at, leadership)
+
+
+# No chore takes longer, its last try included; a node that has one for longer has forgotten it.
+CHORE_TIMEOUT = timedelta(seconds=180)
+_LATER = "interval '3 days'"
+_CHORES: list[tuple[Any, str, Any]] = [
+    (due_chores, "CHORE_TIMEOUT", CHORE_TIMEOUT),
+    (due_chores, "SUSPECT_SCRUB_EVERY", timedelta(seconds=40)),
+    (due_chores, "TIDY_EVERY", timedelta(seconds=100)),
+    (sweeps, "RETRY", timedelta(seconds=40)),
+    (compactions, "ARCHIVES_PER_LOOK", 1),
+    (
+        compactions,
+        "_SWEEP_LATER",
+        compactions._SWEEP_LATER.replace(_LATER, f"interval '{SWEPT_AFTER.total_seconds()} seconds'"),
+    ),
+    (timers, "database_clock", lambda db: db.clock()),
+    *chores_exchanged(),
+]
 
 
 @contextmanager
@@ -55,6 +78,9 @@ def installed(time: SimTime, trees: Trees, desks: Desks | None = None) -> Iterat
         (lead, "try_lead", lambda db, holder, lease: db.try_lead(holder, lease)),
         (lead, "renew", lambda db, leadership, lease: db.renew(leadership, lease)),
         (lead, "database_clock", lambda db: db.clock()),
+        (chores, "time", time),
+        (sweep, "time", time),
+        *_CHORES,
     ]
     if desks is not None:
         exchanged += [

@@ -4,6 +4,7 @@ A small model of what API, admins and triggers write, of state.generations and s
 read and write the rest is in database.py and ingest.py.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,10 +14,20 @@ from state.generations import SUSPECTS_PER_HOUR_MAX
 from state.leader import Leadership, LeadershipLost
 from state.model import ActionState, ArchiveRef, Desired, Failover, Placement, What
 from state.plan import Condition
+from tests.sim.care import SWEPT_AFTER, SimCare
 from tests.sim.chore_rows import SimChores
 from tests.sim.policies import SimPolicies
 from tests.sim.restorations import SimRestorations
-from tests.sim.rows import ActionRow, NodeRow, PodRow, WorkspaceRow, archive_id
+from tests.sim.rows import (
+    ActionRow,
+    CandidateRow,
+    KeptRow,
+    NodeRow,
+    PodRow,
+    TargetRow,
+    WorkspaceRow,
+    archive_id,
+)
 from tests.sim.watch import Watch
 
 
@@ -32,6 +43,9 @@ class SimTables:
         self.open: dict[str, ActionRow] = {}
         self.archives: dict[tuple[str, int], ArchiveRef] = {}
         self.damaged: dict[tuple[str, int], datetime] = {}
+        self.kept: dict[tuple[str, int], KeptRow] = {}
+        self.targets: dict[tuple[str, str], TargetRow] = {}
+        self.candidates: dict[str, CandidateRow] = {}
         self.given_up = 0
         self.attempts: dict[str, int] = {}
         self.holder = ""
@@ -49,6 +63,8 @@ class SimTables:
         self.policies = SimPolicies(self)
         self.restorations = SimRestorations(self)
         self.chores = SimChores(self)
+        self.care = SimCare(self)
+        self.marks: Counter[str] = Counter()
 
     def disconnect(self) -> None:
         """Nothing is connected."""
@@ -136,6 +152,8 @@ class SimTables:
         pod.generation += 1
         pod.desired_at = pod.due_at = self.clock()
         self.policies.look_at(pod.id)
+        if pod.desired is Desired.DELETED and ("pod", pod.id) in self.targets:
+            self.targets["pod", pod.id].check_at = pod.desired_at
 
     def assert_leading(self, leadership: Leadership) -> None:
         """Raises `LeadershipLost` when this term is over."""
@@ -199,12 +217,31 @@ class SimTables:
 
     # ---- archives ------------------------------------------------------------------------------------------
 
+    def owner_of(self, target: str) -> PodRow | WorkspaceRow:
+        """The pod or the workspace of this id."""
+        return self.pods.get(target) or self.workspaces[target]
+
+    def note_target(self, kind: str, target: str) -> None:
+        """The triggers' part of an upload: what it left behind, and what it made dispensable, is looked for."""
+        now = self.clock()
+        row = self.targets.setdefault((kind, target), TargetRow(now, None))
+        row.check_at = min(now, row.check_at or now)
+        row.sweep_at = row.sweep_at or now + SWEPT_AFTER
+
+    def is_usable(self, key: tuple[str, int]) -> bool:
+        """Not retired, and not known to be damaged."""
+        return key not in self.damaged and self.kept[key].retired_at is None
+
     def note_damage(self, row: ActionRow, owner: PodRow | WorkspaceRow) -> bool:
         """See state.generations: whether its owner leaves the archive that this step has met."""
         step: Any = row.action.step
         source = getattr(step, "archive", None) or getattr(step, "proof", None)
         manifest_key = getattr(source, "manifest_key", None)
-        met = [key for key, ref in self.archives.items() if ref.manifest_key == manifest_key]
+        met = [
+            key
+            for key, ref in self.archives.items()
+            if ref.manifest_key == manifest_key and self.kept[key].retired_at is None
+        ]
         if not met:
             return False
         (target, number), again = met[0], met[0] in self.damaged
@@ -227,20 +264,27 @@ class SimTables:
         earlier = [
             ref
             for (key, of_number), ref in self.archives.items()
-            if key == target and of_number < number and (key, of_number) not in self.damaged
+            if key == target
+            and of_number < number
+            and self.kept[key, of_number].retired_at is None
+            and not self.kept[key, of_number].recovered
+            and (key, of_number) not in self.damaged
         ]
         return max(earlier, key=lambda ref: ref.number, default=None)
 
     def read_back_whole(self, manifest_key: str) -> None:
-        """See state.generations: a restore has read all of it."""
-        for key in [key for key in self.damaged if self.archives[key].manifest_key == manifest_key]:
-            del self.damaged[key]
+        """See state.generations: a restore or a scrub has read all of it."""
+        long_ago = self.clock() - timedelta(hours=1)
+        for key in [key for key, ref in self.archives.items() if ref.manifest_key == manifest_key]:
+            if key in self.damaged or self.kept[key].whole_at < long_ago:
+                self.damaged.pop(key, None)
+                self.kept[key].whole_at = self.clock()
 
     def archives_made(self, target: str) -> int:
         """The highest number that an archive of it ever had."""
         return max((number for key, number in self.archives if key == target), default=0)
 
-    def commit_archive(self, row: ActionRow, archive: ArchiveRef) -> bool:
+    def commit_archive(self, row: ActionRow, archive: ArchiveRef, *, live: bool = False) -> bool:
         """See state.archives: only at the live placement, and never behind a newer one."""
         action = row.action
         self._committed_archives += 1
@@ -249,8 +293,20 @@ class SimTables:
             return False
         if any(target == action.target and number >= archive.number for target, number in self.archives):
             return False
-        kept = replace(archive, id=archive_id(self._committed_archives))
-        self.archives[action.target, archive.number] = kept
-        owner = self.pods[action.pod_id] if action.pod_id else workspace
-        owner.archive = kept
+        kept = self._keep(action.target, archive, KeptRow(self.clock(), live=live))
+        self.owner_of(action.target).archive = kept
         return True
+
+    def keep_aside(self, target: str, archive: ArchiveRef) -> bool:
+        """See state.copies: an archive that nothing points at."""
+        self._committed_archives += 1
+        if any(ref.manifest_key == archive.manifest_key for ref in self.archives.values()):
+            return False
+        self._keep(target, archive, KeptRow(self.clock(), recovered=True))
+        return True
+
+    def _keep(self, target: str, archive: ArchiveRef, row: KeptRow) -> ArchiveRef:
+        kept = replace(archive, id=archive_id(self._committed_archives))
+        self.archives[target, archive.number], self.kept[target, archive.number] = kept, row
+        self.note_target("pod" if target in self.pods else "workspace", target)
+        return kept

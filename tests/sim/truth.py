@@ -53,10 +53,9 @@ class Truth(Losses):
         self.swept = 0
         # What had been written when a disk was lost with it.
         self.before_loss: dict[str, bytes] = {}
-        # Archives that are not needed any more, and since when; all others have to be readable.
-        self.retired_s: dict[tuple[str, int], float] = {}
-        # What was in archives that rotted, by manifest.
+        # What was in archives that rotted, by manifest, and when they did.
         self.rotted: dict[str, bytes] = {}
+        self.rotten_s: dict[str, float] = {}
         # After the database forgot commits: until when two may run, and whom somebody had deleted.
         self._settles_until_s = 0.0
         self.once_deleted: set[str] = set()
@@ -99,8 +98,7 @@ class Truth(Losses):
     def _check_readable(self, key: str) -> None:
         """No archive that was acknowledged, and is not retired, ever becomes unreadable."""
         for (target, number), archive in self._db.archives.items():
-            needed = (target, number) not in self.retired_s and (target, number) not in self._db.damaged
-            needed = needed and archive.manifest_key not in self.rotted
+            needed = self._db.is_usable((target, number)) and archive.manifest_key not in self.rotted
             if needed and self.content(archive) is None:
                 raise Violation("I9", f"archive {number} of {target} was readable before {key} was deleted")
 
@@ -166,7 +164,7 @@ class Truth(Losses):
         earlier = self._newest_whole(owner, archive.number - 1)
         if earlier is None or content != self.written[owner.id]:
             return None
-        self.rotted[archive.manifest_key] = content
+        self.rotted[archive.manifest_key], self.rotten_s[archive.manifest_key] = content, self.now_s
         saved = self.content(earlier) or b""
         self.before_loss[owner.id], self.written[owner.id] = content, saved
         self._lengths[owner.id] = [(0.0, len(saved))]
@@ -177,6 +175,10 @@ class Truth(Losses):
         """It is, or has been."""
         return archive.manifest_key in self.rotted or self.content(archive) is None
 
+    def is_rotten(self, manifest_key: str) -> bool:
+        """It rotted, and was not put right."""
+        return manifest_key in self.rotted and self._content_of(manifest_key) != self.rotted[manifest_key]
+
     def is_anywhere(self, target: str) -> bool:
         """Some node has it."""
         return bool(self.containers(target) or self._volumes(target))
@@ -186,7 +188,8 @@ class Truth(Losses):
         usable = [
             archive
             for (target, number), archive in self._db.archives.items()
-            if target == owner.id and number <= highest and (target, number) not in self._db.damaged
+            if target == owner.id and number <= highest and self._db.is_usable((target, number))
+            if not self._db.kept[target, number].recovered
         ]
         whole = [archive for archive in usable if self.content(archive) is not None]
         return max(whole, key=lambda archive: archive.number, default=None)

@@ -1,6 +1,7 @@
 """What the simulated database and gateway tell the oracle, at the moment when it is so."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from state.lifecycle import PodLife, Verdict
 from state.model import ArchiveRef, Observed, Placement
@@ -66,6 +67,9 @@ class Watch:
 
     def goes_back(self, owner: PodRow | WorkspaceRow, archive: ArchiveRef) -> None:
         """A pod or a user's files are about to go back to this archive, because somebody asked."""
+
+    def read_whole(self, manifest_key: str, asked_at: datetime) -> None:
+        """Somebody was asked to read an archive back, and says that it is whole."""
 
     def vanished(self, pod_ids: Iterable[str | None]) -> None:
         """It has been told that these are gone, and that nobody ordered it."""
