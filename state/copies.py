@@ -37,7 +37,7 @@ _DUE_CHECKPOINTS = """
        AND NOT EXISTS (SELECT 1 FROM action a WHERE a.workspace_id = w.id AND a.state = 'open')
        AND NOT EXISTS (SELECT 1 FROM chore c WHERE c.kind = 'checkpoint' AND c.subject = w.id
                           AND (c.state IN ('waiting', 'given') OR c.finished_at > now() - %(every)s))
-     ORDER BY pl.placed_at LIMIT %(limit)s
+     ORDER BY pl.placed_at, pl.workspace_id LIMIT %(limit)s
 """
 _TARGETS = """
     SELECT 'pod' AS kind, p.id AS target_id, ar.manifest_key, ar.manifest_digest,
@@ -50,6 +50,7 @@ _TARGETS = """
            (SELECT coalesce(max(number), 0) + 1 FROM archive x
              WHERE x.target_kind = 'workspace' AND x.target_id = w.id)
       FROM workspace w LEFT JOIN archive ar ON ar.id = w.archive_id WHERE w.id = %(workspace_id)s
+     ORDER BY kind, target_id
 """
 # What a node's newest report has of placements that are over, stopped, and in no archive yet.
 _STALE_PODS = """
@@ -75,7 +76,7 @@ _DUE_RECOVERIES = f"""
      WHERE s.fingerprint IS NOT NULL
        AND NOT EXISTS (SELECT 1 FROM archive a WHERE a.target_kind = s.kind AND a.target_id = s.target_id
                           AND a.fingerprint = s.fingerprint)
-     LIMIT %(limit)s
+     ORDER BY s.target_id, s.node_id, s.epoch LIMIT %(limit)s
 """  # noqa: S608 - only the constants above are put in
 _NEXT_NUMBER = """
     SELECT coalesce(max(number), 0) + 1 AS number FROM archive

@@ -21,7 +21,7 @@ _DUE = """
             OR (a.suspect_at IS NOT NULL AND a.suspect_at < now() - %(again)s))
        AND NOT EXISTS (SELECT 1 FROM chore c WHERE c.kind = 'scrub' AND c.subject = a.id
                           AND (c.finished_at IS NULL OR c.finished_at > now() - %(again)s))
-     ORDER BY a.whole_at
+     ORDER BY a.whole_at, a.id
      LIMIT greatest(0, %(limit)s - (SELECT count(*) FROM chore
                                      WHERE kind = 'scrub' AND state IN ('waiting', 'given')))
 """

@@ -124,14 +124,7 @@ class SimGateway:
             if request.wait_s and self._must_look():
                 look_at, self._asked_at_s = self._ingest.looks_asked(self._node_id), scheduler.now_s
         reply = scheduler.call("db.news", lambda: self._ingest.news(request, ingested.accepted), _lost)
-        if request.chores.kinds:
-            chores = scheduler.call("chore.out", lambda: self._ingest.chore_news(request, kept), _lost)
-            reply = reply.model_copy(update={"chores": chores})
-        if self.tells_of_presence:
-            down = scheduler.call(
-                "db.presence", lambda: self._ingest.presence_down(self._node_id, look_at), _lost
-            )
-            reply = reply.model_copy(update={"presence": down})
+        reply = self._beside(request, kept, look_at, reply)
         self.given += reply.actions
         return scheduler.call(
             "net.actions" if reply.actions or reply.chores.given else "net.reply",
@@ -149,6 +142,25 @@ class SimGateway:
         return self._scheduler.call(
             "chore.in", lambda: self._ingest.chores_in(request), _lost, detail=f"results={said}"
         )
+
+    def _beside(
+        self,
+        request: SyncRequest,
+        kept: tuple[ChoreHandle, ...],
+        look_at: frozenset[str],
+        reply: SyncReply,
+    ) -> SyncReply:
+        """The reply with what is told of chores and of editors, each by a transaction of its own."""
+        scheduler, more = self._scheduler, dict[str, Any]()
+        if request.chores.kinds:
+            more["chores"] = scheduler.call(
+                "chore.out", lambda: self._ingest.chore_news(request, kept), _lost
+            )
+        if self.tells_of_presence:
+            more["presence"] = scheduler.call(
+                "db.presence", lambda: self._ingest.presence_down(self._node_id, look_at), _lost
+            )
+        return reply.model_copy(update=more) if more else reply
 
     def _wait(self, request: SyncRequest, *, told: bool) -> None:
         """For news, as long as the node would; not at all if there is something to be told already."""

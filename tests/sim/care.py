@@ -1,12 +1,12 @@
-"""Which chores are due, in the simulated database: a small model of state.retention, sweeps, compactions, scrubs
-and copies. What days are there, minutes are here: see seams.py.
+"""Which chores are due, in the simulated database.
 
+A small model of state.retention, sweeps, compactions, scrubs and copies; days are minutes here: see seams.py.
 Each method has the name and the arguments of what it stands for, but the connection.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reconciler.steps import source
 from state import compactions, sweeps

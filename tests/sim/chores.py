@@ -1,4 +1,4 @@
-"""Chores in an agent of the simulation: production's runner and handlers, with one worker, on the virtual clock.
+"""Chores in an agent of the simulation: production's runner and handlers, and one worker for them.
 
 Which chores are due is in care.py, how they are given out in chore_rows.py, what is written down in
 care_done.py; the messages that carry them are those of SimGateway.

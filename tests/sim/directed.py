@@ -371,7 +371,7 @@ _DIRECTED_RARELY = {
     96: forgetful,
 }
 # Of these, the ones that do what has no counterpart in PostgreSQL beside them yet.
-ONLY_IN_THE_MIRROR = (taking_care, freezing, forgetful)
+ONLY_IN_THE_MIRROR = (forgetful,)
 
 
 def directed(seed: int) -> Callable[[int], Schedule] | None:

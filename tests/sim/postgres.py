@@ -18,6 +18,7 @@ from state import ids
 from state.database import Connection, Database, Program, session_conninfo
 from state.embedded import OWNER, SUPERUSER
 from state.migrate import migrate
+from tests.sim.care import STORE_ID, SWEPT_AFTER
 from tests.sim.rows import action_id, archive_id
 from tests.support.postgres import TestServer
 
@@ -33,8 +34,8 @@ _CLOCK = f"""
     ALTER DATABASE {NAME} SET search_path = {_PATH};
     ALTER DATABASE {NAME} SET sim.now = '2026-01-01 00:00:00+00';
 """
-# Functions with a path of their own would find the real clock first.
-_SAME_CLOCK = """
+# Functions with a path of their own would find the real clock first. What is days there is minutes here.
+_SAME_CLOCK = f"""
     DO $$
     DECLARE one regprocedure;
     BEGIN
@@ -43,6 +44,16 @@ _SAME_CLOCK = """
             EXECUTE format('ALTER FUNCTION %s SET search_path = public, sim, pg_catalog, pg_temp', one);
         END LOOP;
     END $$;
+    DO $$
+    DECLARE one regprocedure;
+    BEGIN
+        FOR one IN SELECT oid FROM pg_proc WHERE proname IN ('note_store_target', 'note_archived_target') LOOP
+            EXECUTE replace(pg_get_functiondef(one), '3 days', '{SWEPT_AFTER.total_seconds()} seconds');
+        END LOOP;
+    END $$;
+    SET session_replication_role = replica;
+    UPDATE installation SET store_id = '{STORE_ID}';
+    SET session_replication_role = DEFAULT;
     ALTER TABLE pod DROP CONSTRAINT pod_id_is_p_dash_12_base32;
     ALTER TABLE workspace DROP CONSTRAINT workspace_id_is_w_dash_12_base32;
     ALTER TABLE archive DROP CONSTRAINT archive_id_is_a_dash_12_base32;

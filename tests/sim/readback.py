@@ -52,7 +52,11 @@ _REAL = {
     """,
     "archive": """
         SELECT id, target_id, number, epoch, manifest_key, manifest_digest, fingerprint, image_id,
-               committed_at, suspect_at FROM archive
+               committed_at, suspect_at, live, recovered, retired_at, whole_at FROM archive
+    """,
+    "store_target": "SELECT kind || ' ' || id AS id, check_at, sweep_at FROM store_target",
+    "sweep_candidate": """
+        SELECT key AS id, key, kind, target_id, size_bytes, first_seen_at, last_seen_at FROM sweep_candidate
     """,
     "pod_policy": """
         SELECT pod_id AS id, next_look_at, rule, reason, stops_at, warned_at, can_extend FROM pod_policy
@@ -89,6 +93,8 @@ def mirrored_rows(db: SimDatabase) -> Rows:
         "node": {node.id: _node(node) for node in db.nodes.values()},
         "action": _actions(db),
         "archive": _archives(db),
+        "store_target": {f"{kind} {id_}": asdict(row) for (kind, id_), row in db.targets.items()},
+        "sweep_candidate": {key: asdict(row) for key, row in db.candidates.items()},
         "pod_policy": {key: {"id": key, **asdict(row)} for key, row in db.policies.rows.items()},
         "pod_presence": {key: _presence(key, row) for key, row in db.policies.seen.items()},
         "restoration": {key: asdict(row) for key, row in db.restorations.rows.items()},
@@ -249,6 +255,7 @@ def _archives(db: SimDatabase) -> dict[str, Any]:
             "image_id": ref.image_id,
             "committed_at": ref.committed_at,
             "suspect_at": db.damaged.get((target, number)),
+            **asdict(db.kept[target, number]),
         }
         for (target, number), ref in db.archives.items()
     }

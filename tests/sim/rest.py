@@ -82,15 +82,18 @@ class Rest:
             return used
         if (wish := self._going_back()) is not None:
             return wish
-        if waiting := [(row.kind, row.subject, row.error) for row in self._db.chores.open_rows()]:
-            return f"open chores: {waiting}"
-        if self._db.open:
-            return f"open actions: {sorted(self._db.open)}"
+        if under_way := self._under_way():
+            return under_way
         for workspace in self._db.workspaces.values():
             pods = (pod for pod in self._db.pods.values() if pod.workspace_id == workspace.id)
             if workspace.placement is not None and not any(self._live(pod) for pod in pods):
                 return f"{workspace.id} is still placed on {workspace.placement.node_id}"
         return None
+
+    def _under_way(self) -> str:
+        """Actions and chores that are open."""
+        chores = [f"{row.kind} of {row.subject} ({row.error})" for row in self._db.chores.open_rows()]
+        return "; ".join(f"open: {one}" for one in (*sorted(self._db.open), *chores))
 
     def _going_back(self) -> str | None:
         """Somebody's wish to go back that is not met; a deleted pod goes nowhere."""

@@ -1,6 +1,7 @@
 """Where the simulated clock, trees and database take the place of the real ones, for as long as a run lasts.
 
-Only names in modules are exchanged; no production function that decides anything is. Chores' days are minutes.
+Only names in modules are exchanged; no production function that decides anything is. Of chores, what is days
+is minutes here.
 """
 
 import logging

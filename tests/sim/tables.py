@@ -222,7 +222,7 @@ class SimTables:
         return self.pods.get(target) or self.workspaces[target]
 
     def note_target(self, kind: str, target: str) -> None:
-        """The triggers' part of an upload: what it left behind, and what it made dispensable, is looked for."""
+        """The triggers' part of an upload: what it left, and made dispensable, is looked for."""
         now = self.clock()
         row = self.targets.setdefault((kind, target), TargetRow(now, None))
         row.check_at = min(now, row.check_at or now)

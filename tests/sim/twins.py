@@ -12,6 +12,7 @@ from random import Random
 from typing import Generic, TypeVar, cast
 
 from state import delivery, leader, outbox, reports, silence, snapshot
+from state.chore_wire import ChoresDown
 from state.generations import ask_restore
 from state.leader import Leadership, LeadershipLost
 from state.model import Desired, Failover, Limits, What, World
@@ -25,13 +26,27 @@ from tests.sim.ingest import Ingest
 from tests.sim.postgres import ClockedDatabase, DrawnIds, SimServer
 from tests.sim.readback import apart, difference, mirrored_rows, open_ids_of, real_rows
 from tests.sim.restorations import REFUSALS
+from tests.sim.twin_care import TwinCare
 from tests.sim.twin_chores import TwinChores
 from tests.sim.twin_policies import TwinPolicies
 
 T = TypeVar("T")
 LINES_MAX = 8
 # After these the rows are not compared, nor after what says that it has done nothing; the next change tells.
-READS = frozenset({"read_world", "next_due_in", "page_workspaces", "read_lives", "looks_asked", "for_node"})
+READS = frozenset(
+    {
+        "read_world",
+        "next_due_in",
+        "page_workspaces",
+        "read_lives",
+        "looks_asked",
+        "for_node",
+        "assert_leading",
+        "due_targets",
+        "kept_archives",
+        "deleted_pods",
+    }
+)
 IDLE: dict[str, object] = {
     "try_lead": None,
     "claim_due": [],
@@ -41,6 +56,16 @@ IDLE: dict[str, object] = {
     "claim_lives": [],
     "ask_to_look": 0,
     "answer": False,
+    "take_back_lost": 0,
+    "prune": 0,
+    "make_tidy": False,
+    "make_due_sweeps": 0,
+    "make_due_scrubs": 0,
+    "make_recoveries": 0,
+    "make_checkpoints": 0,
+    "make_due_compactions": 0,
+    "retire": 0,
+    "chore_news": ChoresDown(),
 }
 _ADD_POD = """
     INSERT INTO pod (id, workspace_id, user_id, name, image, desired_state)
@@ -73,6 +98,8 @@ class TwinDatabase(SimDatabase):
         self._ids = DrawnIds()
         self.policies: TwinPolicies = TwinPolicies(self)
         self.chores: TwinChores = TwinChores(self)
+        self.care: TwinCare = TwinCare(self)
+        self._mirroring = False
 
     def disconnect(self) -> None:
         """Disconnect."""
@@ -80,8 +107,15 @@ class TwinDatabase(SimDatabase):
         self.people.close()
 
     def both(self, name: str, mirrored: Callable[[], T], real: Callable[[], T]) -> T:
-        """The real one's outcome, which must be the mirror's. Raises Drift, and what both have raised."""
+        """The real one's outcome, which must be the mirror's. Raises Drift, and what both have raised.
+
+        What is a part of another transaction is done with that.
+        """
+        if self._mirroring:
+            return mirrored()
+        self._mirroring = True
         expected = _outcome(mirrored)
+        self._mirroring = False
         with self._ids.instead():
             found = _outcome(real)
         if expected != found:
