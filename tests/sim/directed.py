@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from state.model import Desired, What
+from tests.sim.directed_care import CHORES, KEEPS_ALL, freezing, reading_back, taking_care
 from tests.sim.schedule import (
     BESIDE,
     COMMITS_LOST,
@@ -115,6 +116,17 @@ def going_on_elsewhere(seed: int) -> Schedule:
     return Schedule(seed, 4500, tuple(in_order(faults)))
 
 
+def coming_back(seed: int) -> Schedule:
+    """The same, with chores: what a node that is back still has is copied, and its user goes back to that."""
+    random, base = Random(f"coming back {seed}"), going_on_elsewhere(seed)
+    faults = [Fault(0, NODES[0], 0, CHORES, arg=KEEPS_ALL), *base.faults]
+    for _ in range(8):
+        what = random.choice((What.POD, What.BOTH, What.WORKSPACE))
+        step = random.randrange(base.steps // 2, base.steps)
+        faults.append(Fault(step, random.choice(PODS), 0, f"{GO_BACK}:{what}", arg=1.0))
+    return Schedule(seed, base.steps, tuple(in_order(faults)))
+
+
 def broken_off(seed: int) -> Schedule:
     """Users come back from the archive, and change their minds, or meet a failing store, on the way."""
     random = Random(f"broken off {seed}")
@@ -137,31 +149,6 @@ def broken_off(seed: int) -> Schedule:
         actor = random.choice(NODES)
         faults.append(Fault(random.randrange(300, 2000), actor, random.randrange(1, 4), kind, port, 0.5))
     return Schedule(seed, 2200, tuple(in_order(faults)))
-
-
-def taking_care(seed: int) -> Schedule:
-    """Archives are compacted, retired and cleared away, and checkpoints taken, while users come and go."""
-    random = Random(f"care {seed}")
-    faults = [Fault(0, NODES[0], 0, "chores")]
-    faults += [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
-    for _ in range(24):
-        wanted = random.choices(list(Desired), weights=(6, 2, 6, 0.2))[0]
-        faults.append(Fault(random.randrange(200, 5000), random.choice(PODS), 0, f"wish:{wanted}"))
-    faults += [
-        Fault(random.randrange(200, 4500), random.choice(NODES), 1, "delay", "store.put_manifest", 5.0)
-        for _ in range(10)
-    ]
-    for _ in range(10):
-        kind = random.choice(
-            ("crash_before", "crash_after", "crash_late", "error_before", "error_after", "delay")
-        )
-        port = random.choice(("store.", "store.delete", "store.put_manifest", "chore.", "docker.", "net."))
-        nth = random.randrange(1, 6)
-        faults.append(Fault(random.randrange(200, 5000), random.choice(NODES), nth, kind, port, 5.0))
-    for _ in range(3):
-        kind, lasts_s = random.choice((("partition", 170.0), ("store_down", 10.0), ("reboot", 0.0)))
-        faults.append(Fault(random.randrange(500, 3500), random.choice(NODES), 0, kind, arg=lasts_s))
-    return Schedule(seed, 5500, tuple(in_order(faults)))
 
 
 def former_lives(seed: int) -> Schedule:
@@ -297,28 +284,6 @@ def forgetful(seed: int) -> Schedule:
     return Schedule(seed, 3000, tuple(in_order(faults)))
 
 
-def freezing(seed: int) -> Schedule:
-    """Pods that change while they are read for a checkpoint are paused for it, and agents die over that."""
-    random = Random(f"freezing {seed}")
-    faults = [Fault(0, NODES[0], 0, "chores")]
-    faults += [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
-    for _ in range(12):
-        faults.append(Fault(random.randrange(200, 3500), random.choice(NODES), 1, "delay", "tree.read", 5.0))
-    for _ in range(10):
-        kind = random.choice(("crash_before", "crash_after", "crash_late", "error_before", "error_after"))
-        port = random.choice(("docker.pause", "docker.unpause", "host.write_frozen", "docker.unpause"))
-        faults.append(
-            Fault(random.randrange(200, 3500), random.choice(NODES), random.randrange(1, 3), kind, port, 1.0)
-        )
-    for _ in range(4):
-        kind = random.choice(("engine_down", "disk_full", "reboot"))
-        faults.append(Fault(random.randrange(200, 3500), random.choice(NODES), 0, kind, arg=3.0))
-    for _ in range(8):
-        wanted = random.choices(list(Desired), weights=(8, 3, 3, 0.1))[0]
-        faults.append(Fault(random.randrange(200, 3500), random.choice(PODS), 0, f"wish:{wanted}"))
-    return Schedule(seed, 4000, tuple(in_order(faults)))
-
-
 def reopening(seed: int) -> Schedule:
     """Pods are deleted, and their names used again at once, while nodes and agents fail (fault 20)."""
     random = Random(f"reopening {seed}")
@@ -363,6 +328,8 @@ _DIRECTED_RARELY = {
     36: decaying,
     6: freezing,
     46: freezing,
+    26: reading_back,
+    86: coming_back,
     54: former_lives,
     56: decaying,
     74: copied,

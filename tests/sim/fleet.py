@@ -177,10 +177,12 @@ class Fleet:
         for actor in self.agents.values():
             actor.caretaker.begin()
         for reconciler in self.reconcilers.values():
-            reconciler.begin_chores(self.care, self._goes_on)
+            reconciler.begin_chores(self._care_limits)
 
-    def _goes_on(self) -> bool:
-        return not self.healing
+    def _care_limits(self) -> Limits:
+        """Once everything is to come to rest, nobody is copied while they write."""
+        assert self.care is not None
+        return replace(self.care, checkpoint_every=timedelta(0)) if self.healing else self.care
 
     def _start_reconciler(self, name: str) -> None:
         actor = ReconcilerActor(self.db, self.scheduler, self._process(name), self.limits)
@@ -188,7 +190,7 @@ class Fleet:
         if self.visitors is not None:
             actor.begin_policies()
         if self.care is not None:
-            actor.begin_chores(self.care, self._goes_on)
+            actor.begin_chores(self._care_limits)
 
     def _killed(self, process: Process) -> None:
         """Its supervisor starts it again after a while, unless another has taken its place."""

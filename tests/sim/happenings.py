@@ -115,7 +115,9 @@ def go_back(fleet: "Fleet", fault: Fault, what: What) -> None:
     numbers = sorted(number for of, number in fleet.db.archives if of == target)
     if numbers:
         before = {other.id: other.generation for other in fleet.db.pods.values()}
-        fleet.db.ask_restore(pod.id, numbers[int(fault.arg * (len(numbers) - 1))], what)
+        number = numbers[int(fault.arg * (len(numbers) - 1))]
+        asked = fleet.db.ask_restore(pod.id, number, what)
+        fleet.marks["asked_for_a_recovered_copy"] += asked and fleet.db.kept[target, number].recovered
         for other in fleet.db.pods.values():
             if other.generation != before[other.id]:
                 fleet.wishes += 1

@@ -151,14 +151,14 @@ class ReconcilerActor:
             process, f"{process.name}/{process.birth}/lives", lambda: self._look_after_lives(port)
         )
 
-    def begin_chores(self, limits: Limits, goes_on: Callable[[], bool]) -> None:
+    def begin_chores(self, limits: Callable[[], Limits]) -> None:
         """Production's timer over chores and archives, on a connection of its own."""
         process, port = self._process, DatabasePort(self._db, self._scheduler)
 
         def attend() -> None:
-            while goes_on():
+            while True:
                 with suppress(DatabaseUnavailable):
-                    timers.look_for_chores(cast("Any", port), limits, self._lead)
+                    timers.look_for_chores(cast("Any", port), limits(), self._lead)
                 self._scheduler.sleep(CHORES_EVERY.total_seconds())
 
         self._scheduler.spawn(process, f"{process.name}/{process.birth}/chores", attend)

@@ -1,5 +1,6 @@
 """What must be so when a healed fleet has come to rest: I4, I6, I7 and I11, by the nodes and the store."""
 
+from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from state.wire import SyncReply
 from tests.sim.machine import SimContainer, SimVolume
 from tests.sim.rows import PodRow
 from tests.sim.schedule import COMMITS_LOST, IN_PLACE, ZOMBIE
+from tests.sim.tidiness import Tidiness
 from tests.sim.truth import Violation
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ CONVERGES_S_MAX = 1800.0
 CONVERGES_STEPS_MAX = 60_000
 # And then nothing may be changed for this long: more than one resync.
 QUIET_S = 130.0
+# A chore that nothing goes wrong with is over in this time.
+CHORE_TAKES = timedelta(seconds=30)
 # What is delivered once more at rest is answered within this time.
 REPEATED_S = 8.0
 # Faults after which something of a former placement may be left on a node, reported and untouched.
@@ -45,6 +49,8 @@ class Rest:
         if (amiss := self.amiss()) is not None:
             raise Violation("I6", f"came to rest, and is not as wished: {amiss}")
         self._check_leaks()
+        if self._fleet.care is not None:
+            Tidiness(self._fleet).check()
         self._check_work()
         self._check_repeats()
         self._truth.conduct.check_told()
@@ -91,8 +97,10 @@ class Rest:
         return None
 
     def _under_way(self) -> str:
-        """Actions and chores that are open."""
-        chores = [f"{row.kind} of {row.subject} ({row.error})" for row in self._db.chores.open_rows()]
+        """Actions that are open, and chores that have been for long: some come up by the clock."""
+        since = self._db.clock() - CHORE_TAKES
+        rows = (row for row in self._db.chores.open_rows() if row.created_at < since)
+        chores = [f"{row.kind} of {row.subject} ({row.error})" for row in rows]
         return "; ".join(f"open: {one}" for one in (*sorted(self._db.open), *chores))
 
     def _going_back(self) -> str | None:

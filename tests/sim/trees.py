@@ -13,6 +13,7 @@ from typing import Any
 
 from node_agent.archive.capture import Captured
 from node_agent.archive.errors import (
+    ArchiveCorrupt,
     ArchiveError,
     CaptureFailed,
     RestoreCorrupt,
@@ -102,7 +103,10 @@ class Trees:
         data = b""
         for blob in manifest.blobs:
             with store.open_reader(blob.key) as chunks:
-                data += b"".join(chunks)
+                layer = b"".join(chunks)
+            if hashlib.sha256(layer).hexdigest() != blob.sha256:
+                raise ArchiveCorrupt(f"blob {blob.key} is not what its manifest says")
+            data += layer
         with store.open_writer(key) as writer:
             writer.write(data)
             stored = writer.commit()
