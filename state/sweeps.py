@@ -29,12 +29,16 @@ BROKEN_MORE = timedelta(days=1)
 
 _STORE_ID = "SELECT store_id FROM installation"
 _DUE = """
-    SELECT kind, id FROM store_target WHERE sweep_at <= now() ORDER BY sweep_at, kind, id LIMIT %(limit)s
+    SELECT kind, id FROM store_target t
+     WHERE sweep_at <= now()
+       AND NOT EXISTS (SELECT 1 FROM chore c WHERE c.kind = 'sweep' AND c.subject = t.kind || ' ' || t.id
+                          AND c.state IN ('waiting', 'given'))
+     ORDER BY sweep_at, kind, id LIMIT %(limit)s
        FOR UPDATE SKIP LOCKED
 """
 # Retired ones are still named as kept for a while: somebody may have begun to read one when it was retired.
 _ARCHIVES = """
-    SELECT a.manifest_key, a.manifest_digest, a.number,
+    SELECT a.manifest_key, a.manifest_digest, a.number, a.retired_at > now() - %(age)s AS retired_lately,
            a.retired_at IS NULL OR a.retired_at > now() - %(age)s
            OR EXISTS (SELECT 1 FROM pod p WHERE p.archive_id = a.id AND p.desired_state <> 'deleted')
            OR EXISTS (SELECT 1 FROM workspace w WHERE w.archive_id = a.id) AS kept
@@ -64,9 +68,10 @@ _SEEN = """
 _NOT_SEEN = """
     DELETE FROM sweep_candidate WHERE kind = %(kind)s AND target_id = %(id)s AND NOT (key = ANY(%(keys)s))
 """
-_NEXT = "UPDATE store_target SET sweep_at = %(at)s WHERE kind = %(kind)s AND id = %(id)s"
-_LATER = """
-    UPDATE store_target SET sweep_at = now() + make_interval(secs => %(seconds)s)
+# While one is open, whatever calls for another sets the time anew: what it did not see is not forgotten.
+_BEGUN = "UPDATE store_target SET sweep_at = NULL WHERE kind = %(kind)s AND id = %(id)s"
+_AGAIN = """
+    UPDATE store_target SET sweep_at = least(sweep_at, now() + make_interval(secs => %(seconds)s))
      WHERE kind = %(kind)s AND id = %(id)s
 """
 _SOME_TIME = """
@@ -92,9 +97,12 @@ _BROKEN_WRITERS = """
 """
 _TIDIED = "SELECT 1 FROM chore WHERE kind = 'tidy' AND created_at > now() - %(every)s LIMIT 1"
 _STALE = """
-    UPDATE chore SET state = 'cancelled', finished_at = now(),
-           error = '{"code": "stale", "message": "no node took it in time; a new one is made"}'
-     WHERE kind = 'sweep' AND state = 'waiting' AND created_at < now() - %(age)s
+    WITH stale AS (
+        UPDATE chore SET state = 'cancelled', finished_at = now(),
+               error = '{"code": "stale", "message": "no node took it in time; a new one is made"}'
+         WHERE kind = 'sweep' AND state = 'waiting' AND created_at < now() - %(age)s
+        RETURNING subject)
+    UPDATE store_target SET sweep_at = now() FROM stale WHERE kind || ' ' || id = subject
 """
 
 
@@ -118,8 +126,8 @@ def make_due_sweeps(connection: Connection, limits: Limits, limit: int) -> int:
     for target in targets:
         request = _request(connection, target, ours, limits)
         of_what = {f"{target['kind']}_id": target["id"]}
+        connection.execute(_BEGUN, target)
         make_chore(connection, SWEEP, f"{target['kind']} {target['id']}", request, made_by="clock", **of_what)
-        connection.execute(_LATER, {**target, "seconds": RETRY.total_seconds()})
     return len(targets)
 
 
@@ -148,6 +156,7 @@ def _request(connection: Connection, target: Mapping[str, Any], ours: str, limit
     named = {row["manifest_key"]: row["manifest_digest"] for row in kept}
     named |= {row["key"]: row["digest"] for row in in_use}
     gone = connection.execute(_GONE, arguments).fetchone() is not None and not named
+    soon_over = any(row["retired_lately"] for row in kept) or len(named) > len(kept)
     return {
         "store_id": ours,
         "kind": target["kind"],
@@ -160,6 +169,8 @@ def _request(connection: Connection, target: Mapping[str, Any], ours: str, limit
         "min_age_s": limits.sweep_age.total_seconds(),
         "confirm_after_s": limits.sweep_confirm_after.total_seconds(),
         "share_max": limits.sweep_share_max,
+        # Some of it only for now: then there is something to be cleared away later.
+        "soon_over": soon_over,
     }
 
 
@@ -173,11 +184,10 @@ def _swept(connection: Connection, chore: ChoreRow, result: Mapping[str, Any]) -
     keys = [line["key"] for line in candidates]
     connection.execute(_NOT_SEEN, {**target, "keys": keys})
     connection.execute(_SEEN, {**target, "rows": Jsonb(list(candidates))})
-    again = [request["confirm_after_s"]] * bool(keys) + [request["min_age_s"]] * bool(result["young"])
+    again = [request["confirm_after_s"]] * bool(keys)
+    again += [request["min_age_s"]] * bool(result["young"] or request.get("soon_over"))
     if again:
-        connection.execute(_LATER, {**target, "seconds": min(again)})
-    else:
-        connection.execute(_NEXT, {**target, "at": None})
+        connection.execute(_AGAIN, {**target, "seconds": min(again)})
     subject = f"{target['kind']} {target['id']}"
     clear_alarm(connection, kind=PARKED, subject=subject, reason="a sweep went through")
     _tell_unknown(connection, chore, subject, result["unknown"])
@@ -209,6 +219,12 @@ def _tell_deleted(connection: Connection, chore: ChoreRow, result: Mapping[str, 
     )
 
 
+def _not_swept(connection: Connection, chore: ChoreRow, detail: Mapping[str, Any]) -> None:
+    target = {"kind": chore["request"]["kind"], "id": chore["request"]["target_id"]}
+    connection.execute(_AGAIN, {**target, "seconds": RETRY.total_seconds()})
+    _parked(connection, chore, detail)
+
+
 def _parked(connection: Connection, chore: ChoreRow, detail: Mapping[str, Any]) -> None:
     """Nothing was deleted. Somebody has to look, except where a new request is all that is needed."""
     if detail["code"] == "stale":
@@ -227,5 +243,5 @@ def _of(chore: ChoreRow) -> dict[str, Any]:
     return {"pod_id": chore["pod_id"], "workspace_id": chore["workspace_id"]}
 
 
-SWEEP_APPLIES = Applies(done=_swept, failed=_parked)
+SWEEP_APPLIES = Applies(done=_swept, failed=_not_swept)
 TIDY_APPLIES = Applies(failed=_parked)

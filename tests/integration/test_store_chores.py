@@ -138,6 +138,15 @@ def test_old_archives_leave_the_store_in_their_time(installation: Installation) 
     assert installation.node.pods == {}
 
 
+def test_what_was_retired_right_before_a_sweep_goes_as_well(installation: Installation) -> None:
+    """A sweep that kept something only for now is made again, also if nothing is ever archived again."""
+    installation.put_away(8)
+    for _ in range(4):
+        installation.older(timedelta(days=4))
+        installation.attend()
+    assert installation.objects() == installation.needed()
+
+
 def test_another_installations_store_is_never_cleared_in(installation: Installation) -> None:
     """A wrong connection string, to either: nothing goes, and an alarm says which to look at (LAW 9)."""
     installation.put_away(8)

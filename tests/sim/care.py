@@ -168,12 +168,15 @@ class SimCare:
         now = self._db.clock()
         for row in [row for row in self._db.chores.open_rows() if self._is_stale(row)]:
             self._db.chores.give_up_stale(row)
+            self._db.targets[row.request["kind"], row.request["target_id"]].sweep_at = now
         times = ((row.sweep_at, *key) for key, row in self._db.targets.items() if row.sweep_at)
-        due = [(kind, id_) for at, kind, id_ in sorted(times) if at <= now][:limit]
+        under_way = {row.subject for row in self._db.chores.open_rows() if row.kind == SWEEP}
+        due = [(kind, id_) for at, kind, id_ in sorted(times) if at <= now]
+        due = [(kind, id_) for kind, id_ in due if f"{kind} {id_}" not in under_way][:limit]
         for kind, id_ in due:
             request, (_, *of_what) = self._sweep_of(Target(kind, id_), limits), self._owner(id_)
             self._db.chores.make(SWEEP, f"{kind} {id_}", request, None, *of_what)
-            self._db.targets[kind, id_].sweep_at = now + sweeps.RETRY
+            self._db.targets[kind, id_].sweep_at = None
         return len(due)
 
     def _is_stale(self, row: ChoreRow) -> bool:
@@ -185,13 +188,14 @@ class SimCare:
         pointed = owner.archive.id if owner.archive else None
         if isinstance(owner, PodRow) and owner.desired is Desired.DELETED:
             pointed = None
+        retired = {ref.id: self._db.kept[target.id, number].retired_at for number, ref in archives}
+        lately = {key for key, at in retired.items() if at is not None and at > now - limits.sweep_age}
         named = {
             ref.manifest_key: ref.manifest_digest
-            for number, ref in archives
-            if (retired_at := self._db.kept[target.id, number].retired_at) is None
-            or retired_at > now - limits.sweep_age
-            or ref.id == pointed
+            for _, ref in archives
+            if retired[ref.id] is None or ref.id in lately or ref.id == pointed
         }
+        kept = len(named)
         named |= self._in_use(target.id)
         gone = isinstance(owner, PodRow) and self._is_long_gone(owner, limits.deleted_pods_kept)
         seen_before = now - limits.sweep_confirm_after
@@ -212,6 +216,7 @@ class SimCare:
             "min_age_s": limits.sweep_age.total_seconds(),
             "confirm_after_s": limits.sweep_confirm_after.total_seconds(),
             "share_max": limits.sweep_share_max,
+            "soon_over": bool(lately) or len(named) > kept,
         }
 
     def make_tidy(self, limits: Limits, every: timedelta) -> bool:

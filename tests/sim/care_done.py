@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from state import sweeps
 from state.compactions import COMPACT
 from state.copy_wire import CHECKPOINT, RECOVER_COPY, CopyMade, CopyRequest, CopyResult
 from state.generations import DAMAGE_CODES
@@ -29,7 +30,7 @@ def applies_of(db: "SimTables") -> Mapping[str, Applies]:
     return {
         COMPACT: Applies(done.compacted, done.damaged),
         SCRUB: Applies(done.whole, done.damaged_if_there),
-        SWEEP: Applies(done.swept, done.parked),
+        SWEEP: Applies(done.swept, done.not_swept),
         TIDY: Applies(failed=done.parked),
         CHECKPOINT: Applies(done.checkpointed),
         RECOVER_COPY: Applies(done.recovered),
@@ -56,9 +57,21 @@ class _Done:
         for key, size_bytes in sizes.items():
             line = candidates.setdefault(key, CandidateRow(key, kind, target_id, size_bytes, now, now))
             line.last_seen_at, line.size_bytes = now, size_bytes
-        again = [request["confirm_after_s"]] * bool(sizes) + [request["min_age_s"]] * bool(young)
-        self._db.targets[kind, target_id].sweep_at = now + timedelta(seconds=min(again)) if again else None
+        again = [request["confirm_after_s"]] * bool(sizes)
+        again += [request["min_age_s"]] * bool(young or request["soon_over"])
+        if again:
+            self._again(row, timedelta(seconds=min(again)))
         self._db.marks["swept_from_store"] += len(deleted)
+
+    def _again(self, row: ChoreRow, after: timedelta) -> None:
+        target = self._db.targets[row.request["kind"], row.request["target_id"]]
+        at = self._db.clock() + after
+        target.sweep_at = min(at, target.sweep_at or at)
+
+    def not_swept(self, row: ChoreRow, detail: Mapping[str, Any]) -> None:
+        """See state.sweeps."""
+        self._again(row, sweeps.RETRY)
+        self.parked(row, detail)
 
     def parked(self, row: ChoreRow, detail: Mapping[str, Any]) -> None:
         """See state.sweeps."""

@@ -29,6 +29,7 @@ class Tidiness:
     def check(self) -> None:
         """Raises Violation."""
         self._check_copies()
+        self._check_readable()
         ends_at_s = self._fleet.scheduler.now_s + CLEARED_S
         while litter := next(self._litter(), None):
             if self._fleet.scheduler.now_s > ends_at_s:
@@ -36,6 +37,14 @@ class Tidiness:
             self._fleet.step()
         self._truth.checks["I11"] += 1
         self._check_rotten()
+
+    def _check_readable(self) -> None:
+        """I9: what is kept, and not known to be damaged, can be read."""
+        self._truth.checks["I9"] += 1
+        for key, ref in self._db.archives.items():
+            is_well = self._db.is_usable(key) and not self._truth.is_rotten(ref.manifest_key)
+            if is_well and self._truth.content(ref) is None:
+                raise Violation("I9", f"archive {key} cannot be read")
 
     def _check_rotten(self) -> None:
         """I10: what is not what was saved is known to be so."""
