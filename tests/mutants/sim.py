@@ -5,6 +5,7 @@ simulation's model of it stands for the SQL.
 """
 
 from tests.mutants.runner import Mutant
+from tests.mutants.sim_chores import CHORE_MUTANTS
 
 # Simulated steps, of which a core does thousands a second.
 STEPS_MAX = 1_000_000
@@ -13,7 +14,6 @@ _STEPS = "node_agent/steps.py"
 _REMOVAL = "node_agent/removal.py"
 _PERFORM = "node_agent/perform.py"
 _REPORTING = "node_agent/reporting.py"
-_SWEEP = "node_agent/sweep.py"
 _CLASSIFY = "reconciler/classify.py"
 _PLAN = "reconciler/plan.py"
 _DATABASE = "tests/sim/database.py"
@@ -28,6 +28,7 @@ def _bug(name: str, law: str, file: str, old: str, new: str, *also: tuple[str, s
 
 
 SIM_MUTANTS: tuple[Mutant, ...] = (
+    *CHORE_MUTANTS,
     # ---- the agent ----
     _bug(
         "the epoch is not compared", "LAW 5", _STEPS, "    if action.epoch < highest_epoch:", "    if False:"
@@ -137,48 +138,6 @@ SIM_MUTANTS: tuple[Mutant, ...] = (
         _PLAN,
         "RestoreWorkspace(archive=source(archive)) if archive else CreateWorkspace()",
         "CreateWorkspace()",
-    ),
-    # ---- chores ----
-    _bug(
-        "of a kept archive only the manifest is alive",
-        "LAW 9",
-        _SWEEP,
-        "    return {kept.key, *(blob.key for blob in manifest.blobs)}\n",
-        "    return {kept.key}\n",
-    ),
-    _bug(
-        "an archive that nobody needs goes by halves, and looks whole",
-        "LAW 9",
-        _SWEEP,
-        "    doomed = _without_named(context.store, seen, doomed)\n",
-        "",
-    ),
-    _bug(
-        "an archive that the database does not know yet is cleared away",
-        "LAW 9",
-        _SWEEP,
-        "        if manifest is None or manifest.number > request.newest:",
-        "        if manifest is None:",
-    ),
-    _bug(
-        # Two lines at once: what is seen for the first time stays, too, however old it is.
-        "what was written a moment ago is cleared away at first sight",
-        "LAW 9",
-        _SWEEP,
-        "    if entry.modified_at > oldest:",
-        "    if False:",
-        (
-            _SWEEP,
-            "    doomed = [entry for entry in seen.candidates if entry.key in request.doomed]\n",
-            "    doomed = seen.candidates\n",
-        ),
-    ),
-    _bug(
-        "a checkpoint is never saved anew when its pod has stopped",
-        "LAW 8",
-        _CLASSIFY,
-        "        return pod.archive.fingerprint == pod.observed.fingerprint",
-        "        return pod.archive.fingerprint[:8] == pod.observed.fingerprint[:8]",
     ),
     # ---- the planner ----
     _bug(

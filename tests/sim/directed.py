@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from state.model import Desired, What
-from tests.sim.directed_care import CHORES, KEEPS_ALL, freezing, reading_back, taking_care
+from tests.sim.directed_care import coming_back, freezing, reading_back, taking_care
 from tests.sim.schedule import (
     BESIDE,
     COMMITS_LOST,
@@ -114,17 +114,6 @@ def going_on_elsewhere(seed: int) -> Schedule:
         port = random.choice(("", "docker.", "net.", "store.")) if actor in NODES else "db."
         faults.append(Fault(random.randrange(3500), actor, random.randrange(1, 9), kind, port, 5.0))
     return Schedule(seed, 4500, tuple(in_order(faults)))
-
-
-def coming_back(seed: int) -> Schedule:
-    """The same, with chores: what a node that is back still has is copied, and its user goes back to that."""
-    random, base = Random(f"coming back {seed}"), going_on_elsewhere(seed)
-    faults = [Fault(0, NODES[0], 0, CHORES, arg=KEEPS_ALL), *base.faults]
-    for _ in range(8):
-        what = random.choice((What.POD, What.BOTH, What.WORKSPACE))
-        step = random.randrange(base.steps // 2, base.steps)
-        faults.append(Fault(step, random.choice(PODS), 0, f"{GO_BACK}:{what}", arg=1.0))
-    return Schedule(seed, base.steps, tuple(in_order(faults)))
 
 
 def broken_off(seed: int) -> Schedule:

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from state.model import Desired
-from tests.sim.schedule import MEND, NODES, PODS, ROT, WORKSPACES, Fault, Schedule, in_order
+from state.model import Desired, What
+from tests.sim.schedule import GO_BACK, MEND, NODES, PODS, ROT, WORKSPACES, Fault, Schedule, in_order
 
 # From now on; `arg` says how many archives of each pod are kept, one at least.
 CHORES = "chores"
@@ -32,7 +32,7 @@ def taking_care(seed: int) -> Schedule:
     for _ in range(3):
         kind, lasts_s = random.choice((("partition", 170.0), ("store_down", 10.0), ("reboot", 0.0)))
         faults.append(Fault(random.randrange(500, 3500), random.choice(NODES), 0, kind, arg=lasts_s))
-    return Schedule(seed, 5500, tuple(in_order(faults)))
+    return Schedule(seed, 4500, tuple(in_order(faults)))
 
 
 def freezing(seed: int) -> Schedule:
@@ -79,4 +79,29 @@ def reading_back(seed: int) -> Schedule:
         faults.append(
             Fault(random.randrange(1700, 3400), random.choice(NODES), random.randrange(1, 4), kind, port, 5.0)
         )
+    return Schedule(seed, 3500, tuple(in_order(faults)))
+
+
+def coming_back(seed: int) -> Schedule:
+    """A node is declared lost, and comes back with what its users have left on it: some go back to that."""
+    random = Random(f"coming back {seed}")
+    lost, other, third = random.sample(NODES, 3)
+    faults = [Fault(0, NODES[0], 0, CHORES, arg=KEEPS_ALL)]
+    faults += [Fault(0, node_id, 0, "cordon") for node_id in (other, third)]
+    faults += [Fault(0, pod_id, 0, "wish:running") for pod_id in PODS]
+    for pod_id in random.sample(PODS, 2):
+        faults += [Fault(250, pod_id, 0, "wish:archived"), Fault(450, pod_id, 0, "wish:running")]
+    faults += [Fault(700, node_id, 0, "uncordon") for node_id in (other, third)]
+    faults.append(Fault(random.randrange(700, 1100), lost, 0, "node_lost", arg=random.choice((80.0, 120.0))))
+    for _ in range(5):
+        wanted = random.choice((Desired.ARCHIVED, Desired.STOPPED, Desired.RUNNING))
+        faults.append(Fault(random.randrange(1200, 3500), random.choice(PODS), 0, f"wish:{wanted}"))
+    for _ in range(10):
+        what, step = random.choice((What.POD, What.BOTH)), random.randrange(1800, 3500)
+        faults.append(Fault(step, random.choice(PODS), 0, f"{GO_BACK}:{what}", arg=1.0))
+    for _ in range(5):
+        kind = random.choice(("crash_before", "crash_after", "crash_late", "duplicate", "delay"))
+        port = random.choice(("tree.", "store.", "chore.", "net."))
+        nth = random.randrange(1, 6)
+        faults.append(Fault(random.randrange(1100, 3500), random.choice(NODES), nth, kind, port, 5.0))
     return Schedule(seed, 3500, tuple(in_order(faults)))

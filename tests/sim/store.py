@@ -35,6 +35,8 @@ class SimStore(Store):
         self.digests: dict[str, str] = {}
         self.trouble: dict[str, float] = {}
         self.modified_s: dict[str, float] = {}
+        # What was there, and was cleared away.
+        self.buried: dict[str, bytes] = {}
         # What was there before it rotted.
         self.rotten: dict[str, bytes] = {}
         self.mutations = 0
@@ -157,7 +159,8 @@ class SimStore(Store):
 
         def effect() -> bool:
             if entry.key in self.objects and self._entry(entry.key) == entry:
-                del self.objects[entry.key], self.digests[entry.key]
+                self.buried[entry.key] = self.objects.pop(entry.key)
+                del self.digests[entry.key]
                 self.mutations += 1
                 self._changed("delete", entry.key)
             return entry.key not in self.objects

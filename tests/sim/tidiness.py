@@ -58,9 +58,7 @@ class Tidiness:
     # ---- I2: what a node that is back still has ------------------------------------------------------------
 
     def _check_copies(self) -> None:
-        """It is in an archive, if it ever was in none; where some are retired, nobody can tell any more."""
-        if any(row.retired_at for row in self._db.kept.values()):
-            return
+        """It is in an archive, or was in one that is retired."""
         self._truth.checks["I2"] += 1
         for docker in [one for one in self._truth.dockers.values() if not one.is_copy]:
             for container in docker.containers.values():
@@ -76,8 +74,15 @@ class Tidiness:
         if workspace is None or live == Placement(node_id, int(thing.labels[EPOCH])) or not thing.tree.data:
             return
         self._fleet.marks["stale_copy_is_saved"] += 1
-        if not self._truth.is_saved(target, thing.tree.data):
+        kept = (ref.manifest_key for (of, _), ref in self._db.archives.items() if of == target)
+        if thing.tree.data not in map(self._once_in, kept):
             raise Violation("I2", f"what {node_id} still has of {target} is in no archive")
+
+    def _once_in(self, manifest_key: str) -> bytes | None:
+        """What an archive had when it was made, also if it has been cleared away since."""
+        objects = self._fleet.store.buried | self._fleet.store.objects | self._fleet.store.rotten
+        found = [objects.get(blob["key"]) for blob in json.loads(objects[manifest_key])["blobs"]]
+        return b"".join(filter(None, found))
 
     # ---- I11: what nobody needs ----------------------------------------------------------------------------
 

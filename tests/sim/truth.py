@@ -140,7 +140,7 @@ class Truth(Losses):
         pod = self._db.pods[container.pod_id]
         open_of = self._db.restorations.open_of
         goes_back = open_of(pod.id) is not None or open_of(pod.workspace_id) is not None
-        return goes_back and self.is_saved(pod.id, container.tree.data)
+        return goes_back and self._saved(pod.id, container.tree.data)
 
     # ---- archives that rot ---------------------------------------------------------------------------------
 
@@ -238,17 +238,17 @@ class Truth(Losses):
         if not gone.whole or not gone.tree.data:
             return
         deleted = self._db.pods[gone.pod_id].desired is Desired.DELETED or gone.pod_id in self.once_deleted
-        if not deleted and not self.is_saved(gone.pod_id, gone.tree.data):
+        if not deleted and not self._saved(gone.pod_id, gone.tree.data):
             raise Violation("I3", f"{gone.id} of {gone.pod_id} was removed, and no archive has its content")
 
     def _check_volume_removal(self, gone: SimVolume) -> None:
         self.checks["I3"] += 1
         workspace_id = gone.labels.get(WORKSPACE, "")
         half = gone.marker is not VolumeState.WHOLE
-        if gone.tree.data and not half and not self.is_saved(workspace_id, gone.tree.data):
+        if gone.tree.data and not half and not self._saved(workspace_id, gone.tree.data):
             raise Violation("I3", f"{gone.name} was removed, and no archive has its content")
 
-    def is_saved(self, target: str, content: bytes) -> bool:
+    def _saved(self, target: str, content: bytes) -> bool:
         """Some archive of it has just this."""
         committed = [ref for (key, _), ref in self._db.archives.items() if key == target]
         return any(self.content(ref) == content for ref in committed)
