@@ -16,7 +16,7 @@ from state.alarms import clear_alarm, raise_alarm
 from state.chores import Applies, ChoreRow, make_chore
 from state.database import Connection
 from state.model import Limits
-from state.sweeps import PARKED, SWEEP_APPLIES, UNKNOWN, store_id
+from state.sweeps import PARKED, TIDY_APPLIES, UNKNOWN, store_id
 
 SWEEP_IMAGES = "sweep_images"
 SURVEY = "survey"
@@ -177,5 +177,5 @@ def _surveyed(connection: Connection, chore: ChoreRow, result: Mapping[str, Any]
         raise_alarm(connection, kind=STRANGE, subject=subject, message=message)
 
 
-SWEEP_IMAGES_APPLIES = Applies(done=_swept, failed=SWEEP_APPLIES.failed)
-SURVEY_APPLIES = Applies(done=_surveyed, failed=SWEEP_APPLIES.failed)
+SWEEP_IMAGES_APPLIES = Applies(done=_swept, failed=TIDY_APPLIES.failed)
+SURVEY_APPLIES = Applies(done=_surveyed, failed=TIDY_APPLIES.failed)

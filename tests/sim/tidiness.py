@@ -39,11 +39,12 @@ class Tidiness:
         self._check_rotten()
 
     def _check_readable(self) -> None:
-        """I9: what is kept, and not known to be damaged, can be read."""
+        """I9: what is kept can be read, but for what has rotted, or was taken out by hand."""
         self._truth.checks["I9"] += 1
+        by_hand = self._fleet.scheduler.fired["lose_blob"]
         for key, ref in self._db.archives.items():
-            is_well = self._db.is_usable(key) and not self._truth.is_rotten(ref.manifest_key)
-            if is_well and self._truth.content(ref) is None:
+            kept = self._db.kept[key].retired_at is None and ref.manifest_key not in self._truth.rotted
+            if kept and not by_hand and self._truth.content(ref) is None:
                 raise Violation("I9", f"archive {key} cannot be read")
 
     def _check_rotten(self) -> None:
