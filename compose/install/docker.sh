@@ -33,8 +33,9 @@ start_engine() {
     if has_systemd; then
         as_root systemctl start docker
     else
-        # As root all the way, so that the log is the engine's own and outlives this shell.
-        as_root setsid sh -c "exec dockerd >>$engine_log 2>&1 </dev/null" &
+        # As root all the way, so that the log is the engine's own and outlives this shell; forked, so that nothing
+        # of this script stays to wait for it.
+        as_root setsid --fork sh -c "exec dockerd >>$engine_log 2>&1 </dev/null"
     fi
     wait_for_engine
 }
