@@ -72,4 +72,20 @@ CHAIN_MUTANTS: tuple[Mutant, ...] = (
         "            syncing.exception()",
         (f"{_DISK}::test_a_write_that_failed_long_before_is_told",),
     ),
+    Mutant(
+        "a change right after a restore passes for what was restored",
+        "LAW 8",
+        "node_agent/archive/records.py",
+        "    return now_ns\n",
+        "    return time.time_ns()\n",
+        ("tests/unit/node_agent/test_file_clock.py",),
+    ),
+    Mutant(
+        "one more compresses than has a turn",
+        "LAW 15",
+        "node_agent/archive/turns.py",
+        "BoundedSemaphore(at_once_max)",
+        "BoundedSemaphore(at_once_max + 1)",
+        ("tests/unit/node_agent/test_turns.py",),
+    ),
 )

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -38,14 +39,18 @@ def test_never_more_have_a_turn_than_there_are_and_each_gets_one(
     assert {number for number, end in enumerate(ends) if end.exception()} == failing & set(range(archives))
 
 
-def test_who_is_taken_back_stops_waiting_and_takes_no_turn() -> None:
-    """The one turn is had by another all the while."""
-    turns = Turns(1)
+@pytest.mark.parametrize("at_once_max", [1, 2, 3])
+def test_who_is_taken_back_stops_waiting_and_takes_no_turn(at_once_max: int) -> None:
+    """All turns are had by others all the while."""
+    turns = Turns(at_once_max)
 
     def taken_back() -> None:
         raise TakenBack
 
-    with turns.one(wanted), pytest.raises(TakenBack), turns.one(taken_back):
-        pytest.fail("two had the one turn")
+    with ExitStack() as others:
+        for _ in range(at_once_max):
+            others.enter_context(turns.one(taken_back))
+        with pytest.raises(TakenBack), turns.one(taken_back):
+            pytest.fail("more had a turn than there are")
     with turns.one(taken_back):
         pass
