@@ -46,6 +46,8 @@ look_for_packages_of_benches() {
 
 look_for_packages_of_tests() {
     has_browser || packages+=(chromium fonts-liberation)
+    has xz || packages+=(xz-utils)
+    has bzip2 || packages+=(bzip2)
     if [ "$with_chaos" = no ]; then return; fi
     # A clock that can be set back for one process, and a disk that is soon full.
     has cc || packages+=(gcc libc6-dev)
