@@ -46,6 +46,8 @@ look_for_packages_of_benches() {
 
 look_for_packages_of_tests() {
     has_browser || packages+=(chromium fonts-liberation)
+    # What drives the browser is a program of its own, which needs it.
+    compgen -G '/usr/lib/*/libatomic.so.1' >/dev/null || packages+=(libatomic1)
     has xz || packages+=(xz-utils)
     has bzip2 || packages+=(bzip2)
     if [ "$with_chaos" = no ]; then return; fi
