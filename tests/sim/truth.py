@@ -136,11 +136,12 @@ class Truth(Losses):
         self._last_s[container.pod_id, docker.node_id, container.status] = self.now_s
 
     def _is_done_with(self, container: SimContainer) -> bool:
-        """Its pod goes back to an earlier archive, and what it holds is saved: it was about to be removed."""
+        """Its pod is put away or goes back, and what it holds is saved: it was about to be removed."""
         pod = self._db.pods[container.pod_id]
         open_of = self._db.restorations.open_of
         goes_back = open_of(pod.id) is not None or open_of(pod.workspace_id) is not None
-        return goes_back and self._saved(pod.id, container.tree.data)
+        put_away = pod.desired is Desired.ARCHIVED
+        return (put_away or goes_back) and self._saved(pod.id, container.tree.data)
 
     # ---- archives that rot ---------------------------------------------------------------------------------
 
