@@ -74,7 +74,7 @@ class Settings(BaseSettings):
 
     # More starts at a time only make all of them wait (docs/bench.md).
     starts_at_once: Annotated[int, Field(gt=0)] = Field(default_factory=lambda: 2 * _processors())
-    # Archives that are compressed and sent at a time; as many again may be looked through or read back.
+    # Archives that are compressed and sent at a time; one more may be looked through or read back.
     uploads_at_once: Annotated[int, Field(gt=0)] = 2
     workers_max: Annotated[int, Field(gt=0)] = 16
     # Chores on the store (clearing away, reading back, downloads) that this node does at a time; 0: none.
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     @property
     def archives_under_way_max(self) -> int:
         """Archive steps that are begun at a time: those that compress and send, and those before or after."""
-        return 2 * self.uploads_at_once
+        return self.uploads_at_once + 1
 
     @property
     def upstream_address(self) -> str:

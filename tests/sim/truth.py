@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from node_agent.labels import EPOCH, WORKSPACE
 from node_agent.runtime import Status, VolumeState
+from state.compactions import COMPACT
 from state.copy_wire import COPY_ATTEMPTS_FROM
 from state.model import ArchiveRef, Desired, Placement
 from tests.sim.database import SimDatabase
@@ -163,7 +164,7 @@ class Truth(Losses):
         if archive is None or self.is_anywhere(owner.id) or (content := self.content(archive)) is None:
             return None
         earlier = self._newest_whole(owner, archive.number - 1)
-        if earlier is None or content != self.written[owner.id]:
+        if earlier is None or content != self.written[owner.id] or self._is_being_compacted(archive):
             return None
         self.rotted[archive.manifest_key], self.rotten_s[archive.manifest_key] = content, self.now_s
         saved = self.content(earlier) or b""
@@ -171,6 +172,10 @@ class Truth(Losses):
         self._lengths[owner.id] = [(0.0, len(saved))]
         self._dirty = True
         return archive
+
+    def _is_being_compacted(self, archive: ArchiveRef) -> bool:
+        """It may have been read before it rots: then it is whole again under another key."""
+        return any(row.finished_at is None for row in self._db.chores.of(COMPACT, archive.id))
 
     def was_damaged(self, archive: ArchiveRef) -> bool:
         """It is, or has been."""
