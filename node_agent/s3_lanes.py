@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 from node_agent.s3_client import PART_RETRY_FIRST_S, PART_TRIES_MAX
 from node_agent.store import StoreUnavailable
 
-# What the store's transfers hold beyond one part each: 4 parts of 8 MiB are 32 MiB, so that two uploads with
-# a part being filled and one on its way each stay below 64 MiB together. Two have all that they may use.
-EXTRA_PARTS_MAX = 4
+# What the store's transfers hold beyond one part each: 2 parts of 5 MiB, so that two uploads with a part being
+# filled, one that waits and one on its way each stay below 40 MiB together.
+EXTRA_PARTS_MAX = 2
 THREADS_MAX = 16
 
 T = TypeVar("T")

@@ -53,7 +53,7 @@ class S3Store(Store):
         self._journal = journal or UploadJournal()
 
     def open_writer(self, key: str) -> BlobWriter:
-        """See Store. Up to 8 MiB are one put, more are parts of 8 MiB with four on their way."""
+        """See Store. Up to 5 MiB are one put, more are parts of 5 MiB with three on their way."""
         name = self._name(key)
         return S3Writer(Place(self._bucket, self._lanes, self._prefix, name, self._journal.claim(key)), key)
 

@@ -14,13 +14,13 @@ from node_agent.store import BlobWriter, StoredBlob, StoreError, StoreNotFound, 
 
 
 class S3Writer(BlobWriter):
-    """One blob. Up to 8 MiB are one put; the upload is begun, or found again, with the first full part."""
+    """One blob. Up to 5 MiB are one put; the upload is begun, or found again, with the first full part."""
 
     def __init__(self, place: Place, key: str) -> None:
         self._place = place
         self._key = key
-        self._chunks: list[bytes] = []
-        self._buffered_bytes = 0
+        # The part that is being filled.
+        self._part = bytearray()
         self._running = hashlib.sha256()
         self._size_bytes = 0
         self._target: Upload | Present | None = None
@@ -30,16 +30,18 @@ class S3Writer(BlobWriter):
         self._check_open()
         self._running.update(data)
         self._size_bytes += len(data)
-        self._chunks.append(data)
-        self._buffered_bytes += len(data)
-        while self._buffered_bytes > PART_BYTES:
+        left = memoryview(data)
+        while len(left) > (room := PART_BYTES - len(self._part)):  # it is full, and not the last
+            self._part += left[:room]
+            left = left[room:]
             self._send(self._take_part())
+        self._part += left
 
     def commit(self) -> StoredBlob:
         self._check_open()
         digest = self._running.hexdigest()
         if self._target is None:
-            self._place.put_whole(b"".join(self._chunks))
+            self._place.put_whole(self._take_part())
         else:
             self._send(self._take_part())
             self._target.finish(self._size_bytes, digest)
@@ -64,17 +66,16 @@ class S3Writer(BlobWriter):
 
     def _close(self) -> None:
         self._open = False
-        self._chunks.clear()
+        self._part = bytearray()
 
     def _check_open(self) -> None:
         if not self._open:
             raise StoreError(f"the writer of {self._key} is closed")
 
     def _take_part(self) -> bytes:
-        whole = b"".join(self._chunks)
-        rest = whole[PART_BYTES:]
-        self._chunks, self._buffered_bytes = [rest], len(rest)
-        return whole[:PART_BYTES]
+        part = bytes(self._part)
+        self._part = bytearray()
+        return part
 
     def _send(self, part: bytes) -> None:
         if self._target is None:
