@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from node_agent.s3_client import PART_RETRY_FIRST_S, PART_TRIES_MAX
 from node_agent.store import StoreUnavailable
 
-# What the store's transfers hold beyond one part each: 2 parts of 5 MiB, so that two uploads with a part being
-# filled, one that waits and one on its way each stay below 40 MiB together.
+# What the store's transfers hold beyond one part each: 2 parts of 5 MiB, so that two uploads with a part
+# being filled, one that waits and one on its way each stay below 40 MiB together.
 EXTRA_PARTS_MAX = 2
 THREADS_MAX = 16
 
