@@ -8,7 +8,7 @@ a row shows least, median and most (of more than 30 ratios the quartiles), and i
 load on the machine moves throughput and p99, so CPU per request is the figure to keep.
 
 - CPU per request: processor time of the proxy's worker (/proc/<pid>/schedstat) over the requests that wrk
-  counted (16 kept connections, 64 pods in turn, each with its cookie); the backend is an nginx that answers.
+  counted (16 kept connections, 128 pods in turn, each with its cookie); the backend is an nginx that answers.
   A round compares two proxies in slices of 50 ms in turn, so that other work meets both alike; throughput and
   p99 come from whole bursts.
   plain-nginx has a variable proxy_pass, a log and nothing else. configurable-http-proxy has one route and
