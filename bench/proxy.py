@@ -8,7 +8,7 @@ a row shows least, median and most (of more than 30 ratios the quartiles), and i
 load on the machine moves throughput and p99, so CPU per request is the figure to keep.
 
 - CPU per request: processor time of the proxy's worker (/proc/<pid>/schedstat) over the requests that wrk
-  counted (16 kept connections, 128 pods in turn, each with its cookie); the backend is an nginx that answers.
+  counted (16 kept connections, 64 pods in turn, each with its cookie); the backend is an nginx that answers.
   A round compares two proxies in slices of 50 ms in turn, so that other work meets both alike; throughput and
   p99 come from whole bursts.
   plain-nginx has a variable proxy_pass, a log and nothing else. configurable-http-proxy has one route and
@@ -68,6 +68,8 @@ T = TypeVar("T")
 
 OURS, PLAIN, CHP = "codepods", "plain-nginx", "configurable-http-proxy"
 LOAD_CONNECTIONS = 16
+# Between loads, so that the pods' rate limits are far away again (64 times 200 requests are let go of in a second).
+LIMITS_FORGET_S = 5.0
 IDE_CONNECTIONS = 4
 # One answer takes some 12 ms: what is under way at a slice's end is little of it.
 IDE_SLICE_S = 0.3
@@ -197,7 +199,10 @@ def requests_rows(here: Site, amounts: Amounts, chp_command: Path | None) -> Ite
 def _cpu_in_turns(mine: Front, other: Front, amounts: Amounts) -> list[tuple[float, float]]:
     """(ours, the other's) of each round, in microseconds per request, after one round that does not count."""
     targets = {front.name: _targets(front, "load", "x") for front in (mine, other)}
-    rounds = [in_turns([mine, other], targets, amounts.cpu_turns) for _ in range(amounts.rounds + 1)]
+    rounds = []
+    for _ in range(amounts.rounds + 1):
+        time.sleep(LIMITS_FORGET_S)
+        rounds.append(in_turns([mine, other], targets, amounts.cpu_turns))
     return [(did[mine.name].cpu_us, did[other.name].cpu_us) for did in rounds[1:]]
 
 

@@ -27,9 +27,8 @@ from compose.nginx_config import TLS_CIPHERS, NginxSettings, find_nginx
 from compose.runtime_directory import discard, runtime_directory
 from tests.support.nginx import WORKER_USER, free_port, running_nginx, self_signed
 
-# A pod's requests are limited to 200/s with a burst of 2,000: the load is spread, as that of a class is, and
-# over so many that a fast machine stays below the limit.
-PODS = 128
+# A pod's requests are limited to 200/s with a burst of 2,000: the load is spread, as that of a class is.
+PODS = 64
 WORKER_CONNECTIONS = 32_768
 START_TIMEOUT_S_MAX = 20.0
 IDE_START_TIMEOUT_S_MAX = 120.0
