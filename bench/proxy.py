@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 OURS, PLAIN, CHP = "codepods", "plain-nginx", "configurable-http-proxy"
 LOAD_CONNECTIONS = 16
-# Between loads, so that the pods' rate limits are far away again (64 times 200 requests are let go of in a second).
+# Between loads, until the pods' rate limits are far away again: 64 times 200 requests are forgotten in 1 s.
 LIMITS_FORGET_S = 5.0
 IDE_CONNECTIONS = 4
 # One answer takes some 12 ms: what is under way at a slice's end is little of it.
