@@ -16,12 +16,12 @@ from node_agent.docker_files import SCRATCH_LABEL
 from node_agent.facts import find_facts
 from node_agent.ways import Way, Ways, probe
 from state.wire import ArchiveMade, CreateWorkspace, PodSpec, RestorePod, StartPod
-from tests.support.docker_node import DockerNode, pod_image, source_of
+from tests.support.docker_node import DockerNode, own_pod, pod_image, source_of
 from tests.support.pod_tree import differences, pod_tree
 from tests.support.small_images import run
 from tests.support.vandalism import CAPABILITY, NAMES, TOPS, VANDALISM
 
-POD = "p-ways"
+POD = own_pod("ways")
 MTIME, XATTRS = 3, 6
 # Where the engine's listing does not tell of a change.
 UNTOLD = {"/usr/share/common-licenses": "only the time of a folder of the image was changed"}

@@ -8,10 +8,10 @@ import pytest
 from node_agent.facts import find_facts
 from node_agent.ways import Way
 from state.wire import CreateWorkspace, PodSpec, RestorePod
-from tests.support.docker_node import DockerNode, source_of
+from tests.support.docker_node import DockerNode, own_pod, source_of
 from tests.support.vfs_engine import IMAGE, docker, vfs_engine
 
-POD = "p-vfs"
+POD = own_pod("vfs")
 CHANGES = """set -e
 rm -r /etc/gone /etc/deleted
 rm /etc/replaced; mkdir /etc/replaced; echo in >/etc/replaced/file

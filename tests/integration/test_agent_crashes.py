@@ -11,9 +11,8 @@ import pytest
 from node_agent.executor import Executor
 from node_agent.removal import sweep_all
 from state import wire
-from tests.support.docker_node import DockerNode, proof_of, source_of
+from tests.support.docker_node import ONE, DockerNode, proof_of, source_of
 
-POD = "p-one"
 IMAGE = "debian:bookworm-slim"
 EFFECTS = {
     "runtime": {"create", "rename", "remove", "create_volume", "remove_volume", "ensure_network"},
@@ -104,34 +103,34 @@ def _one_life(node: DockerNode, at_effect: int, epoch: int, *, after: bool) -> b
     spec = wire.PodSpec(name="ide", image=IMAGE, lab="hello")
     crash = partial(run_with_a_crash, node, at_effect=at_effect, after=after)
     reached = crash(node.action(wire.CreateWorkspace(), epoch=epoch))
-    reached |= crash(node.action(wire.CreatePod(spec=spec), POD, epoch=epoch))
-    upper = node.container(POD, epoch).upper_dir
+    reached |= crash(node.action(wire.CreatePod(spec=spec), ONE, epoch=epoch))
+    upper = node.container(ONE, epoch).upper_dir
     assert upper is not None
     (Path(upper) / "made-in-the-pod").write_text("mine")
     (node.files(epoch) / "notes").write_text("mine too")
 
     saving = (
-        node.action(wire.ArchivePod(number=1), POD, epoch=epoch),
+        node.action(wire.ArchivePod(number=1), ONE, epoch=epoch),
         node.action(wire.ArchiveWorkspace(number=1), epoch=epoch),
     )
     for action in saving:
         reached |= crash(action)
     pod, workspace = (_archive(node, action) for action in saving)
-    reached |= crash(node.action(wire.RemovePod(proof=proof_of(pod)), POD, epoch=epoch))
+    reached |= crash(node.action(wire.RemovePod(proof=proof_of(pod)), ONE, epoch=epoch))
     reached |= crash(node.action(wire.RemoveWorkspace(proof=proof_of(workspace)), epoch=epoch))
     assert node.parts.runtime.look().containers == ()
     assert node.parts.runtime.look().volumes == ()
 
     back = epoch + 1
     reached |= crash(node.action(wire.RestoreWorkspace(archive=source_of(workspace)), epoch=back))
-    reached |= crash(node.action(wire.RestorePod(spec=spec, archive=source_of(pod)), POD, epoch=back))
+    reached |= crash(node.action(wire.RestorePod(spec=spec, archive=source_of(pod)), ONE, epoch=back))
     assert len(node.parts.runtime.look().containers) == 1
-    restored = node.container(POD, back).upper_dir
+    restored = node.container(ONE, back).upper_dir
     assert restored is not None
     assert (Path(restored) / "made-in-the-pod").read_text() == "mine"
     assert (node.files(back) / "notes").read_text() == "mine too"
     assert (node.files(back) / "hello" / "readme.md").read_text() == "welcome"
-    node.done(wire.RemovePod(proof=proof_of(node.saved(POD, epoch=back))), POD, epoch=back)
+    node.done(wire.RemovePod(proof=proof_of(node.saved(ONE, epoch=back))), ONE, epoch=back)
     node.done(wire.RemoveWorkspace(proof=proof_of(node.saved(epoch=back))), epoch=back)
     return reached
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from node_agent.firewall import short_name
 from state.wire import StartPod
-from tests.support.docker_node import DockerNode
+from tests.support.docker_node import ONE, TWO, DockerNode
 
 METADATA = "169.254.169.254"
 # Connects, and says how that went; a refused connection has reached the other side's kernel.
@@ -29,7 +30,7 @@ except OSError as error:
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerNode]:
     """A node with two running pods."""
     node = DockerNode(tmp_path_factory.mktemp("node"))
-    for pod_id in ("p-one", "p-two"):
+    for pod_id in (ONE, TWO):
         node.stopped_pod(pod_id)
         node.done(StartPod(), pod_id)
     yield node
@@ -38,18 +39,18 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerNode]:
 
 def test_a_pod_does_not_reach_another_pod(node: DockerNode) -> None:
     """The IDE of a neighbour on the same node does not answer, by its own address or through the node."""
-    address = _address(node, "p-two")
-    assert _reach(node, "p-one", address, 8080).startswith("nothing")
-    port = node.container("p-two").host_port
+    address = _address(node, TWO)
+    assert _reach(node, ONE, address, 8080).startswith("nothing")
+    port = node.container(TWO).host_port
     assert port is not None
-    assert _reach(node, "p-one", _gateway(node, "p-one"), port).startswith("nothing")
+    assert _reach(node, ONE, _gateway(node, ONE), port).startswith("nothing")
 
 
 def test_a_pod_does_not_reach_its_node(node: DockerNode) -> None:
     """A service on the node, where the control plane may be, is out of reach at every address of the node."""
     with _listening() as port:
-        for address in {_gateway(node, "p-one"), _host_address()}:
-            assert _reach(node, "p-one", address, port).startswith("nothing")
+        for address in {_gateway(node, ONE), _host_address()}:
+            assert _reach(node, ONE, address, port).startswith("nothing")
 
 
 def test_a_pod_does_not_reach_the_metadata_address(node: DockerNode) -> None:
@@ -58,7 +59,7 @@ def test_a_pod_does_not_reach_the_metadata_address(node: DockerNode) -> None:
     try:
         with _listening() as port:
             assert _reach_from_node(METADATA, port)
-            assert _reach(node, "p-one", METADATA, port).startswith("nothing")
+            assert _reach(node, ONE, METADATA, port).startswith("nothing")
     finally:
         subprocess.run(["ip", "address", "del", f"{METADATA}/32", "dev", "lo"], check=True)
 
@@ -66,20 +67,23 @@ def test_a_pod_does_not_reach_the_metadata_address(node: DockerNode) -> None:
 def test_what_is_let_through_to_the_network_is_not_dropped(node: DockerNode) -> None:
     """A machine beyond the node answers a pod, unless its network is blocked in the settings."""
     with _neighbour_host() as address:
-        assert _reach(node, "p-one", address, 80) == "refused"
+        assert _reach(node, ONE, address, 80) == "refused"
 
 
 def test_applying_the_rules_again_changes_nothing(node: DockerNode) -> None:
     """The firewall is made sure of before every start, so it must not grow."""
-    before = _rules()
+    before = _rules(node)
+    assert before
     node.restart()
     node.parts.firewall.ensure()
-    assert _rules() == before
+    assert _rules(node) == before
 
 
-def _rules() -> list[str]:
+def _rules(node: DockerNode) -> list[str]:
+    """Those of this node: other tests have nodes of their own on the machine meanwhile."""
     listed = subprocess.run(["iptables-save", "-t", "filter"], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if "CODEPODS" in line and not line.startswith(":")]
+    lines = (line for line in listed.stdout.splitlines() if not line.startswith(":"))
+    return [line for line in lines if f"CODEPODS-{short_name(node.node_id)}" in line]
 
 
 def _reach(node: DockerNode, pod_id: str, address: str, port: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from state.wire import CreatePod, CreateWorkspace, PodSpec
-from tests.support.docker_node import DockerNode
+from tests.support.docker_node import ONE, TWO, DockerNode
 
 IMAGE = "debian:bookworm-slim"
 
@@ -30,7 +30,7 @@ def create(lab: str) -> CreatePod:
 def test_a_lab_belongs_to_the_learner_and_keeps_its_times(node: DockerNode) -> None:
     """Files come with their times, owned by the pod's user."""
     node.publish_lab("hello", {"src/main.py": "print()"})
-    node.done(create("hello"), "p-one")
+    node.done(create("hello"), ONE)
     for path in (node.files() / "hello", node.files() / "hello/src", node.files() / "hello/src/main.py"):
         assert (path.stat().st_uid, path.stat().st_gid) == (1000, 1000)
     assert (node.files() / "hello/src/main.py").stat().st_mtime == 1_600_000_000
@@ -39,9 +39,9 @@ def test_a_lab_belongs_to_the_learner_and_keeps_its_times(node: DockerNode) -> N
 def test_a_learners_work_is_never_overwritten(node: DockerNode) -> None:
     """A second pod with the same lab finds it there, and leaves it."""
     node.publish_lab("hello", {"task": "new"})
-    node.done(create("hello"), "p-one")
+    node.done(create("hello"), ONE)
     (node.files() / "hello/task").write_text("solved")
-    node.done(create("hello"), "p-two")
+    node.done(create("hello"), TWO)
     assert (node.files() / "hello/task").read_text() == "solved"
 
 
@@ -49,16 +49,16 @@ def test_a_link_in_the_labs_place_is_not_followed(node: DockerNode, tmp_path: Pa
     """Whatever a learner has put there, nothing outside of the workspace is written."""
     node.publish_lab("hello", {"task": "new"})
     (node.files() / "hello").symlink_to(tmp_path)
-    node.done(create("hello"), "p-one")
+    node.done(create("hello"), ONE)
     assert not (tmp_path / "task").exists()
 
 
 def test_a_lab_that_is_not_there_is_named_in_the_message(node: DockerNode) -> None:
     """The failure is permanent and says which lab."""
-    result = node.refused(create("nowhere"), "p-one")
+    result = node.refused(create("nowhere"), ONE)
     assert (result.code, result.permanent) == ("lab_not_found", True)
     assert "nowhere" in result.message
-    assert not node.has_container("p-one")
+    assert not node.has_container(ONE)
 
 
 @pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "link/out"])
@@ -73,7 +73,7 @@ def test_a_lab_that_leads_out_of_its_place_is_refused(node: DockerNode, name: st
     with node.store.open_writer("labs/hostile.tar") as writer:
         writer.write(buffer.getvalue())
         writer.commit()
-    result = node.refused(create("hostile"), "p-one")
+    result = node.refused(create("hostile"), ONE)
     assert (result.code, result.permanent) == ("lab_invalid", True)
     assert list(node.files().iterdir()) == []
     assert [p.name for p in node.files().parent.iterdir() if p.name.startswith("lab-")] == []

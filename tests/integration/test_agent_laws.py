@@ -13,9 +13,8 @@ from node_agent.labels import POD
 from node_agent.removal import sweep_all
 from node_agent.runtime import Status, VolumeState
 from state import wire
-from tests.support.docker_node import DockerNode, pod_image, proof_of, source_of
+from tests.support.docker_node import ONE, TWO, DockerNode, pod_image, proof_of, source_of
 
-ONE = "p-one"
 # Small, and exits at once: enough wherever the IDE itself is not needed.
 PLAIN_IMAGE = "debian:bookworm-slim"
 
@@ -65,8 +64,8 @@ def test_a_container_is_kept_when_its_archive_is_not_whole_in_the_store(node: Do
 def test_another_pods_archive_is_no_proof(node: DockerNode) -> None:
     """A proof must be of this very pod."""
     node.stopped_pod(ONE, image=PLAIN_IMAGE)
-    node.stopped_pod("p-two", image=PLAIN_IMAGE)
-    proof = proof_of(node.saved("p-two"))
+    node.stopped_pod(TWO, image=PLAIN_IMAGE)
+    proof = proof_of(node.saved(TWO))
     assert node.refused(wire.RemovePod(proof=proof), ONE).code == "proof_void"
     mine = proof.model_copy(update={"fingerprint": node.container(ONE).fingerprint})
     assert node.refused(wire.RemovePod(proof=mine), ONE).code == "archive_of_another"
@@ -170,7 +169,7 @@ def test_a_half_made_container_is_not_the_pod(node: DockerNode) -> None:
     node.parts.runtime.rename(container.id, labels.partial_name(ONE, 1, 99))
     assert node.refused(wire.StartPod(), ONE).code == "pod_absent"
     node.done(wire.RestorePod(spec=spec(), archive=source_of(made)), ONE)
-    assert [found.name for found in node.parts.runtime.of_pod(ONE)] == ["codepods-p-one-e1"]
+    assert [found.name for found in node.parts.runtime.of_pod(ONE)] == [labels.container_name(ONE, 1)]
 
 
 def test_a_half_restored_volume_is_not_used_and_is_swept(node: DockerNode) -> None:

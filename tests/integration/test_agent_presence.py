@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +15,8 @@ from node_agent.ready_memory import ReadyMemory
 from node_agent.runtime import Container
 from node_agent.watch import PresenceWatch
 from state.presence_wire import PodPresence, PodWarning, PresenceDown
-from tests.support.docker_node import DockerNode
+from tests.support.docker_node import ONE, DockerNode
 
-POD = f"p-{secrets.token_hex(4)}"
 PATIENCE_S = 60
 
 
@@ -27,18 +25,18 @@ class Watched:
 
     def __init__(self, node: DockerNode) -> None:
         self.node = node
-        self.container: Container = node.running_pod(POD)
+        self.container: Container = node.running_pod(ONE)
         self.watch = PresenceWatch(node.parts, lambda: None)
         self.watch.show(node.parts.runtime.look())
 
     def look(self) -> PodPresence:
         """What there is to tell after a look: of a new start only after some seconds of looks."""
         deadline = time.monotonic() + PATIENCE_S
-        self.watch.take(PresenceDown(look_at=(POD,)))
+        self.watch.take(PresenceDown(look_at=(ONE,)))
         while (told := self.watch.tell()) is None:
             assert time.monotonic() < deadline
             time.sleep(0.5)
-            self.watch.take(PresenceDown(look_at=(POD,)))
+            self.watch.take(PresenceDown(look_at=(ONE,)))
         return told.pods[0]
 
     def until(self, holds: Callable[[PodPresence], bool]) -> PodPresence:
@@ -52,7 +50,7 @@ class Watched:
     def say(self, content: str, name: str = "1.json") -> None:
         """Write as the extension does."""
         self.node.run(
-            POD, f"mkdir -p /dev/shm/codepods; cat >/dev/shm/codepods/{name} <<'END'\n{content}\nEND"
+            ONE, f"mkdir -p /dev/shm/codepods; cat >/dev/shm/codepods/{name} <<'END'\n{content}\nEND"
         )
 
 
@@ -76,7 +74,7 @@ def test_connections_from_outside_are_counted_and_our_own_looks_are_not(watched:
     """A tab's socket counts while it is open; looks make none, and what the pod asks of itself counts not."""
     assert watched.look().connections == 0
     watched.node.run(
-        POD, "(sleep 20 | timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080; sleep 20') >/dev/null 2>&1 &"
+        ONE, "(sleep 20 | timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080; sleep 20') >/dev/null 2>&1 &"
     )
     with socket.create_connection(("127.0.0.1", watched.container.host_port or 0)):
         there = watched.until(lambda said: said.connections > 0)
@@ -111,7 +109,7 @@ def test_the_heart_is_read_without_keeping_it_going(watched: Watched) -> None:
 
 def test_work_is_seen_while_it_goes_on_and_remembered_after(watched: Watched) -> None:
     """A process that computes makes the pod busy; when it has ended the age of the work grows."""
-    watched.node.run(POD, "timeout 12 sh -c 'while :; do :; done' >/dev/null 2>&1 &")
+    watched.node.run(ONE, "timeout 12 sh -c 'while :; do :; done' >/dev/null 2>&1 &")
     at_work = watched.until(lambda said: said.busy_age_s == 0)
     assert "CPU" in at_work.busy_with
 
@@ -130,7 +128,7 @@ def test_an_editor_says_what_only_it_knows(watched: Watched) -> None:
     assert 29 <= said.active_age_s < 60
     assert said.busy_with == "a task in the editor"
     assert said.keep == "w-1"
-    watched.node.run(POD, "rm -r /dev/shm/codepods")
+    watched.node.run(ONE, "rm -r /dev/shm/codepods")
     assert watched.look().active_age_s is None
 
 
@@ -150,27 +148,27 @@ def test_an_editor_says_what_only_it_knows(watched: Watched) -> None:
 )
 def test_a_strangers_files_harm_nobody(watched: Watched, script: str) -> None:
     """Links, pipes, floods, nonsense: looked at without waiting, following or believing."""
-    watched.node.run(POD, f"rm -rf /dev/shm/codepods; {script}")
+    watched.node.run(ONE, f"rm -rf /dev/shm/codepods; {script}")
     try:
         assert watched.look().active_age_s is None
     finally:
-        watched.node.run(POD, "rm -rf /dev/shm/codepods")
+        watched.node.run(ONE, "rm -rf /dev/shm/codepods")
 
 
 def test_a_warning_reaches_the_pod_which_cannot_change_it(watched: Watched) -> None:
     """The extension reads it beside the session secret; it is gone when the warning is."""
-    warning = PodWarning(pod_id=POD, epoch=1, id="w-2", stops_in_s=300, why="a tab is open")
+    warning = PodWarning(pod_id=ONE, epoch=1, id="w-2", stops_in_s=300, why="a tab is open")
     watched.watch.take(PresenceDown(warnings=(warning,)))
-    read = json.loads(watched.node.run(POD, "cat /run/codepods/warning.json"))
+    read = json.loads(watched.node.run(ONE, "cat /run/codepods/warning.json"))
 
     assert (read["id"], read["why"], read["can_extend"]) == ("w-2", "a tab is open", True)
     assert abs(read["stops_at_ms"] / 1000 - time.time() - 300) < 60
-    assert watched.node.run(POD, "rm -f /run/codepods/warning.json; ls /run/codepods").split() == [
+    assert watched.node.run(ONE, "rm -f /run/codepods/warning.json; ls /run/codepods").split() == [
         "session",
         "warning.json",
     ]
     watched.watch.take(PresenceDown(warnings=()))
-    assert watched.node.run(POD, "ls /run/codepods").split() == ["session"]
+    assert watched.node.run(ONE, "ls /run/codepods").split() == ["session"]
 
 
 def test_a_look_reads_the_second_version_of_cgroups(tmp_path: Path) -> None:

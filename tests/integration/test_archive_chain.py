@@ -18,14 +18,13 @@ from node_agent.directory_store import DirectoryStore
 from state.wire import ArchivePod, CreateWorkspace, PodSpec, RestorePod, StartPod, StopPod
 from tests.integration.test_archive_strange_trees import deep_content, make_deep
 from tests.support.archive_requests import REQUEST as OF_A_WORKSPACE
-from tests.support.docker_node import DockerNode, pod_image, source_of
+from tests.support.docker_node import ONE, DockerNode, pod_image, source_of
 from tests.support.pod_tree import differences as pod_differences
 from tests.support.pod_tree import pod_tree
 from tests.support.trees import differences, settle, snapshot
 from tests.support.tripwire import Crash, Tripwire
 
 MIB = 1 << 20
-POD = "p-one"
 TOPS = ("/home", "/opt/kept", "/usr/share", "/var/lib")
 REQUEST = replace(OF_A_WORKSPACE, fingerprint={})
 
@@ -280,35 +279,35 @@ def test_one_of_two_hundred_thousand_entries_changes(source: Path, tmp_path: Pat
 
 def test_a_pod_goes_away_and_comes_back_again_and_again(node: DockerNode) -> None:
     """Each archive after a restore is a small layer on the one before, and each restored pod is the same."""
-    node.running_pod(POD)
+    node.running_pod(ONE)
     node.run(
-        POD,
+        ONE,
         "mkdir -p /opt/kept; head -c 3000000 /dev/urandom >/opt/kept/data; rm -r /usr/share/git-core",
         user="root",
     )
-    node.stop(POD)
-    saved = node.saved(POD)
+    node.stop(ONE)
+    saved = node.saved(ONE)
     layers: list[int] = []
     for epoch in (2, 3):
         node.done(CreateWorkspace(), epoch=epoch)
         spec = PodSpec(name="ide", image=pod_image(), image_id=saved.image_id)
-        node.done(RestorePod(spec=spec, archive=source_of(saved)), POD, epoch=epoch)
-        node.done(StartPod(), POD, epoch=epoch)
+        node.done(RestorePod(spec=spec, archive=source_of(saved)), ONE, epoch=epoch)
+        node.done(StartPod(), ONE, epoch=epoch)
         node.run(
-            POD,
+            ONE,
             f"echo {epoch} >/opt/kept/notes; rm -rf /usr/share/perl5; touch /opt/kept/{epoch}",
             user="root",
             epoch=epoch,
         )
-        before = pod_tree(node.container(POD, epoch=epoch).id, TOPS)
-        node.done(StopPod(), POD, epoch=epoch)
-        made = node.done(ArchivePod(number=epoch, base=source_of(saved)), POD, epoch=epoch)
+        before = pod_tree(node.container(ONE, epoch=epoch).id, TOPS)
+        node.done(StopPod(), ONE, epoch=epoch)
+        made = node.done(ArchivePod(number=epoch, base=source_of(saved)), ONE, epoch=epoch)
         assert made is not None
         saved = made
         layers.append(len(check_archive(node.store, made.manifest_key, made.manifest_digest).layers))
     node.done(CreateWorkspace(), epoch=4)
-    node.done(RestorePod(spec=spec, archive=source_of(saved)), POD, epoch=4)
-    node.done(StartPod(), POD, epoch=4)
-    assert pod_differences(before, pod_tree(node.container(POD, epoch=4).id, TOPS)) == {}
+    node.done(RestorePod(spec=spec, archive=source_of(saved)), ONE, epoch=4)
+    node.done(StartPod(), ONE, epoch=4)
+    assert pod_differences(before, pod_tree(node.container(ONE, epoch=4).id, TOPS)) == {}
     assert min(layers) >= 2
     assert not is_worth_compacting(check_archive(node.store, saved.manifest_key, saved.manifest_digest))

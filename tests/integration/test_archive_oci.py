@@ -14,10 +14,10 @@ from node_agent.archive.export import ExportRefused, Part
 from node_agent.archive.oci import as_oci
 from state.model import OCI_NOT_KEPT
 from state.wire import ArchiveMade
-from tests.support.docker_node import DockerNode
+from tests.support.docker_node import DockerNode, own_pod
 from tests.support.small_images import CHANGES, SEEN, Small, run
 
-POD = "p-oci"
+POD = own_pod("oci")
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from node_agent.archive.restore import restore_archive
 from state.model import TargetKind
 from state.wire import ArchiveMade
 from tests.support.archive_requests import REQUEST
-from tests.support.docker_node import DockerNode
+from tests.support.docker_node import DockerNode, own_pod
 from tests.support.small_images import CHANGES, SEEN, Small, run, tar_of
 from tests.support.trees import differences, snapshot
 
-POD = "p-oci"
+POD = own_pod("oci")
 
 
 @pytest.fixture

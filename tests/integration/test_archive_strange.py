@@ -13,13 +13,11 @@ from node_agent.archive.restore import restore_archive
 from node_agent.directory_store import DirectoryStore
 from state.wire import CreateWorkspace, PodSpec, RestorePod, StartPod
 from tests.support.archive_requests import REQUEST
-from tests.support.docker_node import DockerNode, pod_image, source_of
+from tests.support.docker_node import ONE, DockerNode, pod_image, source_of
 from tests.support.pod_tree import differences as pod_differences
 from tests.support.pod_tree import pod_tree
 from tests.support.trees import differences, snapshot
 from tests.support.vandalism import CAPABILITY, TOPS, VANDALISM
-
-POD = "p-one"
 
 
 @pytest.fixture
@@ -49,22 +47,22 @@ def there_and_back(source: Path, tmp_path: Path) -> ArchiveResult:
 
 def test_whatever_root_does_to_the_image_comes_back(node: DockerNode) -> None:
     """Deleted, opaque, replaced, renamed, linked, special, sparse: the restored pod sees no difference."""
-    node.running_pod(POD)
-    done = node.run(POD, f"{VANDALISM}\n{CAPABILITY} && echo done", user="root")
+    node.running_pod(ONE)
+    done = node.run(ONE, f"{VANDALISM}\n{CAPABILITY} && echo done", user="root")
     assert done.endswith("done\n")
-    before = pod_tree(node.container(POD).id, TOPS)
-    node.stop(POD)
-    saved = node.saved(POD)
+    before = pod_tree(node.container(ONE).id, TOPS)
+    node.stop(ONE)
+    saved = node.saved(ONE)
     assert saved.size_bytes < 5_000_000
 
     node.done(CreateWorkspace(), epoch=2)
     spec = PodSpec(name="ide", image=pod_image(), image_id=saved.image_id)
-    node.done(RestorePod(spec=spec, archive=source_of(saved)), POD, epoch=2)
-    node.done(StartPod(), POD, epoch=2)
+    node.done(RestorePod(spec=spec, archive=source_of(saved)), ONE, epoch=2)
+    node.done(StartPod(), ONE, epoch=2)
 
-    assert pod_differences(before, pod_tree(node.container(POD, epoch=2).id, TOPS)) == {}
+    assert pod_differences(before, pod_tree(node.container(ONE, epoch=2).id, TOPS)) == {}
     asked = "stat -c %h a/setuid; stat -c %i a/setuid b/second-name | sort -u | wc -l; stat -c %b sparse"
-    names, inodes, blocks = node.run(POD, f"cd /opt/kept; {asked}", user="root", epoch=2).split()
+    names, inodes, blocks = node.run(ONE, f"cd /opt/kept; {asked}", user="root", epoch=2).split()
     assert (names, inodes) == ("2", "1")
     assert int(blocks) * 512 < 1 << 20
 

@@ -8,7 +8,7 @@ import pytest
 
 from node_agent.errors import TakenBack
 from state.wire import CreatePod, CreateWorkspace, PodSpec
-from tests.support.docker_node import DockerNode
+from tests.support.docker_node import ONE, DockerNode
 from tests.support.site import until
 from tests.support.stalling_registry import StallingRegistry
 
@@ -31,11 +31,11 @@ def test_a_pull_on_which_nothing_comes_is_given_up_and_tried_again(
     node: DockerNode, registry: StallingRegistry
 ) -> None:
     """The error says whose fault it is and what to do; when the registry goes on, so does the next try."""
-    failed = node.refused(create(registry), "p-slow")
+    failed = node.refused(create(registry), ONE)
     assert (failed.code, failed.permanent) == ("image_pull_timeout", False)
     assert "nothing came from its registry for 1 s" in failed.message
     registry.flowing.set()
-    until(lambda: node.do(create(registry), "p-slow").outcome == "done")
+    until(lambda: node.do(create(registry), ONE).outcome == "done")
     assert registry.asked >= 2
 
 
@@ -44,7 +44,7 @@ def test_a_pull_that_takes_too_long_in_all_is_given_up(tmp_path: Path, registry:
     node = DockerNode(tmp_path, pull_silence_s_max=30.0, pull_timeout_s_max=0.5)
     try:
         node.done(CreateWorkspace())
-        failed = node.refused(create(registry), "p-slow")
+        failed = node.refused(create(registry), ONE)
         assert (failed.code, "within 0.5 s" in failed.message) == ("image_pull_timeout", True)
     finally:
         node.clean_up()
@@ -63,7 +63,7 @@ def test_a_pull_that_nobody_wants_any_more_ends_at_once(tmp_path: Path, registry
     try:
         node.done(CreateWorkspace())
         with pytest.raises(TakenBack):
-            node.executor.execute(node.action(create(registry), "p-slow"), taken_back, note)
+            node.executor.execute(node.action(create(registry), ONE), taken_back, note)
         phase, done_bytes, total_bytes = told[-1]
         assert phase == "pulling the image"
         assert total_bytes is not None

@@ -21,11 +21,11 @@ from node_agent.docker_images import DockerImages
 from node_agent.errors import StepError
 from node_agent.images import Images
 from state.wire import ArchiveProof, CreateWorkspace, PodSpec, RemovePod, RestorePod
-from tests.support.docker_node import DockerNode, source_of
+from tests.support.docker_node import DockerNode, own_pod, source_of
 from tests.support.small_images import Small, run
 from tests.support.vfs_engine import IMAGE
 
-POD = "p-kept"
+POD = own_pod("kept")
 
 
 @pytest.fixture

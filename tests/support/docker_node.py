@@ -33,6 +33,16 @@ from tests.support.engine_sweep import sweep
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 USER = "alice"
+# Files of tests run side by side on one engine, where a name is taken once.
+_OURS = secrets.token_hex(3)
+
+
+def own_pod(name: str) -> str:
+    """The id of a pod that no other process of tests has."""
+    return f"p-{name}-{_OURS}"
+
+
+ONE, TWO = own_pod("one"), own_pod("two")
 
 
 def pod_image() -> str:
@@ -108,6 +118,7 @@ class DockerNode:
         generation: int = 1,
     ) -> wire.Action:
         """An action for the user's workspace, or for one of the user's pods."""
+        assert pod_id is None or pod_id.endswith(_OURS), "another process of tests may have a pod of this id"
         self._attempts += 1
         return wire.Action(
             id=f"action-{self._attempts}",
@@ -150,33 +161,33 @@ class DockerNode:
         return made
 
     def stopped_pod(
-        self, pod_id: str = "p-one", *, image: str | None = None, lab: str | None = None
+        self, pod_id: str = ONE, *, image: str | None = None, lab: str | None = None
     ) -> Container:
         """A workspace and a fresh pod that has never run."""
         self.done(wire.CreateWorkspace())
         self.done(wire.CreatePod(spec=wire.PodSpec(name="ide", image=image or pod_image(), lab=lab)), pod_id)
         return self.container(pod_id)
 
-    def running_pod(self, pod_id: str = "p-one", *, lab: str | None = None) -> Container:
+    def running_pod(self, pod_id: str = ONE, *, lab: str | None = None) -> Container:
         """A pod whose IDE answers."""
         self.stopped_pod(pod_id, lab=lab)
         self.done(wire.StartPod(), pod_id)
         return self.container(pod_id)
 
-    def stop(self, pod_id: str = "p-one") -> Container:
+    def stop(self, pod_id: str = ONE) -> Container:
         """Stop the pod."""
         self.done(wire.StopPod(), pod_id)
         return self.container(pod_id)
 
     # ---- what is there -------------------------------------------------------------------------------------
 
-    def container(self, pod_id: str = "p-one", epoch: int = 1) -> Container:
+    def container(self, pod_id: str = ONE, epoch: int = 1) -> Container:
         """The pod's container, which must be there."""
         found = self.parts.runtime.inspect(labels.container_name(pod_id, epoch))
         assert found is not None
         return found
 
-    def has_container(self, pod_id: str = "p-one", epoch: int = 1) -> bool:
+    def has_container(self, pod_id: str = ONE, epoch: int = 1) -> bool:
         """Whether the pod's container is there."""
         return self.parts.runtime.inspect(labels.container_name(pod_id, epoch)) is not None
 
