@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 
 from node_agent.firewall import short_name
-from state.wire import StartPod
 from tests.support.docker_node import ONE, TWO, DockerNode
 
 METADATA = "169.254.169.254"
@@ -30,11 +29,12 @@ except OSError as error:
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerNode]:
     """A node with two running pods."""
     node = DockerNode(tmp_path_factory.mktemp("node"))
-    for pod_id in (ONE, TWO):
-        node.stopped_pod(pod_id)
-        node.done(StartPod(), pod_id)
-    yield node
-    node.clean_up()
+    try:
+        for pod_id in (ONE, TWO):
+            node.running_pod(pod_id)
+        yield node
+    finally:
+        node.clean_up()
 
 
 def test_a_pod_does_not_reach_another_pod(node: DockerNode) -> None:
