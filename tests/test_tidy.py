@@ -15,7 +15,8 @@ from node_agent.settings import Settings as AgentSettings
 from reconciler.settings import Settings as ReconcilerSettings
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.runner import Mutant, mutated
-from tests.mutants.sim import SIM_MUTANTS
+from tests.mutants.sim import SIM_MUTANTS, SOUGHT_BY
+from tests.sim.directed import seeds_of
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTION_LINES_MAX = 70
@@ -193,6 +194,12 @@ def test_mutants_fit_the_code(mutant: Mutant) -> None:
     for test in mutant.tests:
         file, _, name = test.partition("::")
         assert not name or f"def {name}(" in (ROOT / file).read_text()
+
+
+def test_hunts_begin_with_seeds_that_are_there() -> None:
+    """For mutants that are there."""
+    assert SOUGHT_BY.keys() <= {mutant.name for mutant in SIM_MUTANTS}
+    assert all(next(seeds_of(kind)) >= 0 for kind in SOUGHT_BY.values())
 
 
 _PATH = re.compile(

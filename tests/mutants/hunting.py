@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.mutants.runner import Mutant, copy_tree, plant
-from tests.mutants.sim import SIM_MUTANTS, STEPS_MAX
+from tests.mutants.sim import SIM_MUTANTS, SOUGHT_BY, STEPS_MAX
 
 # No step budget ends a program that hangs.
 BUDGET_S_MAX = 1200
@@ -39,7 +39,7 @@ def hunt_for(mutant: Mutant) -> Verdict:
         tree = Path(directory)
         copy_tree(tree)
         plant(mutant, tree)
-        command = [sys.executable, "-m", "tests.sim.hunt", str(STEPS_MAX)]
+        command = [sys.executable, "-m", "tests.sim.hunt", str(STEPS_MAX), SOUGHT_BY.get(mutant.name, "")]
         try:
             ended = subprocess.run(
                 command, cwd=tree, capture_output=True, text=True, timeout=BUDGET_S_MAX, check=False

@@ -22,6 +22,17 @@ _INGEST = "tests/sim/ingest.py"
 _POLICY = "reconciler/policy.py"
 _POLICIES = "tests/sim/policies.py"
 
+# By a mutant's name: the kind of seeds that its hunt begins with, where seeds of all kinds take long.
+SOUGHT_BY = {
+    "a number that a node has seen is given again": "forgetful",
+    "an agent lets nobody go on that another one paused": "freezing",
+    "an archive that was left as damaged is fallen back to": "decaying",
+    "a policy undoes a newer wish": "visiting",
+    "who comes while it is decided is put out": "held_up",
+    "work does not keep a pod": "visiting",
+    "a pod that somebody keeps is stopped": "visiting",
+}
+
 
 def _bug(name: str, law: str, file: str, old: str, new: str, *also: tuple[str, str, str]) -> Mutant:
     return Mutant(name, law, file, old, new, (), also)

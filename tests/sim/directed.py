@@ -1,6 +1,7 @@
 """Schedules that go for what is rare, beside those that are drawn freely."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from random import Random
 
 from state.model import Desired, What
@@ -226,6 +227,17 @@ def visiting(seed: int) -> Schedule:
     return Schedule(seed, drawn.steps, tuple(in_order(faults)))
 
 
+def held_up(seed: int) -> Schedule:
+    """Learners come and go, and reconcilers are held up between each look at a life and its wish."""
+    random = Random(f"held up {seed}")
+    faults = [Fault(0, NODES[0], 0, VISITS)]
+    for who in RECONCILERS:
+        faults += [Fault(step, who, 1, "delay", "db.record_verdict", 8.0) for step in range(100, 6000, 40)]
+    for pod_id in random.sample(PODS, 2):
+        faults.append(Fault(0, pod_id, 0, f"{LIMIT}:closed_grace_s", arg=random.choice((5.0, 10.0))))
+    return Schedule(seed, VISITING_STEPS, tuple(in_order(faults)))
+
+
 def going_back(seed: int) -> Schedule:
     """Users come and go, and want back what they had, at any moment and beside any fault."""
     random, drawn = Random(f"back {seed}"), draw(seed, 4000)
@@ -306,6 +318,8 @@ _DIRECTED = {
 # By the last two digits.
 _DIRECTED_RARELY = {
     4: reopening,
+    21: held_up,
+    61: held_up,
     66: reopening,
     14: former_lives,
     24: going_back,
@@ -333,3 +347,11 @@ ONLY_IN_THE_MIRROR = (forgetful,)
 def directed(seed: int) -> Callable[[int], Schedule] | None:
     """What draws the schedule of this seed; None when it is drawn freely."""
     return _DIRECTED.get(seed % 10) or _DIRECTED_RARELY.get(seed % 100)
+
+
+def seeds_of(kind: str) -> Iterator[int]:
+    """The seeds whose schedules are drawn by the function of this name. Raises `ValueError` for none."""
+    ends = [end for end in range(100) if (drawn := directed(end)) and drawn.__name__ == kind]
+    if not ends:
+        raise ValueError(f"No seed has its schedule drawn by {kind}")
+    return (hundreds * 100 + end for hundreds in count() for end in ends)
