@@ -59,7 +59,7 @@ class S3Store(Store):
 
     @contextmanager
     def open_reader(self, key: str) -> Iterator[Iterator[bytes]]:
-        """See Store. Ranges of 4 MiB, with four fetched ahead."""
+        """See Store. Ranges of 4 MiB, with three fetched ahead."""
         chunks = fetch(self._bucket, self._lanes, self._name(key))
         try:
             yield chunks

@@ -20,6 +20,9 @@ from api.podctl.pods import PODS_OF_USER_MAX, find_pod
 from state.model import ExportForm, ExportWhat, ImportForm, What
 
 _CHUNK_BYTES = 1 << 18
+_UNTOLD = (
+    "its node, of an older version, does not say; docs/archive-format.md lists what an image cannot carry"
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 Pod = Annotated[str, typer.Argument(metavar="POD", help="Id (p-…) or USER/NAME.")]
@@ -97,7 +100,7 @@ def download(
                     file.write(chunk)
                     notes.see(chunk)
         if form is ExportForm.OCI:
-            print(f"Not in the image as it was: {notes.not_kept()}", file=sys.stderr)
+            print(f"Not in the image as it was: {notes.not_kept() or _UNTOLD}", file=sys.stderr)
 
 
 def import_(
