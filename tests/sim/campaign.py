@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tests.sim.directed import ONLY_IN_THE_MIRROR, directed
+from tests.sim.directed import directed
 from tests.sim.fleet import Outcome, run
 from tests.sim.postgres import SimServer
 from tests.sim.schedule import Schedule, draw
@@ -126,8 +126,7 @@ def campaign(
     """Run seed after seed, some with late deliveries or effects; the totals so far with each."""
     totals, began_at = Totals(), time.perf_counter()
     for seed in seeds:
-        mirrored = server is None or directed(seed) not in ONLY_IN_THE_MIRROR
-        outcome = run(schedule_of(seed, steps) if mirrored else draw(seed, steps), server=server)
+        outcome = run(schedule_of(seed, steps), server=server)
         totals.add(outcome)
         totals.took_s = time.perf_counter() - began_at
         yield outcome, totals

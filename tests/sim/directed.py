@@ -340,8 +340,6 @@ _DIRECTED_RARELY = {
     94: forgetful,
     96: forgetful,
 }
-# Of these, the ones that do what has no counterpart in PostgreSQL beside them yet.
-ONLY_IN_THE_MIRROR = (forgetful,)
 
 
 def directed(seed: int) -> Callable[[int], Schedule] | None:

@@ -4,42 +4,23 @@ Bytes are not: what was saved in those moments is still on its node, for a conta
 after its archive. What was written where nobody is placed any more is kept there, as a copy of its own.
 """
 
-import copy
 from typing import TYPE_CHECKING
 
 from state.model import Desired
 from tests.sim.schedule import PODS, Fault
 from tests.sim.scheduler import Process
+from tests.sim.tables import Replica
 
 if TYPE_CHECKING:
     from tests.sim.fleet import Fleet
 
 # Until nodes have told what they have, and were told what is over: a sync, a fence's look, a stop.
 SETTLES_S = 60.0
-# Ids are drawn by chance, and never twice; what the simulation counts instead is not forgotten.
-_ROWS = (
-    "pods",
-    "workspaces",
-    "nodes",
-    "actions",
-    "open",
-    "archives",
-    "damaged",
-    "kept",
-    "targets",
-    "candidates",
-    "attempts",
-    "holder",
-    "term",
-    "term_began_at",
-    "lease_ends_at",
-    "_placed",
-)
 
 
 def happen(fleet: "Fleet", fault: Fault) -> None:
     """What is committed in the `arg` seconds from now on is lost at their end."""
-    replica = copy.deepcopy({name: getattr(fleet.db, name) for name in _ROWS})
+    replica = fleet.db.replica()
     believed_s = dict(fleet.conduct.believed_s)
 
     def body() -> None:
@@ -51,12 +32,11 @@ def happen(fleet: "Fleet", fault: Fault) -> None:
     fleet.scheduler.spawn(Process("failover"), "failover", body)
 
 
-def _fail_over(fleet: "Fleet", replica: dict[str, object]) -> None:
+def _fail_over(fleet: "Fleet", replica: Replica) -> None:
     fleet.scheduler.tell("the last commits are lost")
     before = {pod.id: pod.desired for pod in fleet.db.pods.values()}
     archives = len(fleet.db.archives)
-    for name, rows in replica.items():
-        setattr(fleet.db, name, rows)
+    fleet.db.fail_over(replica)
     fleet.marks["commits_lost"] += 1
     fleet.marks["archive_forgotten"] += archives > len(fleet.db.archives)
     fleet.conduct.forget(PODS)

@@ -5,7 +5,7 @@ and triggers of the schema: all of it is migrated under that search path. Nothin
 shapes of ids, which are short here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Identifier
 
 from state import ids
 from state.database import Connection, Database, Program, session_conninfo
@@ -58,18 +59,11 @@ _SAME_CLOCK = f"""
     ALTER TABLE workspace DROP CONSTRAINT workspace_id_is_w_dash_12_base32;
     ALTER TABLE archive DROP CONSTRAINT archive_id_is_a_dash_12_base32;
 """
-_EMPTY = """
-    DO $$
-    DECLARE one text;
-    BEGIN
-        SET LOCAL session_replication_role = replica;
-        FOR one IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
-                      AND relname NOT IN ('alembic_version', 'installation') LOOP
-            EXECUTE format('DELETE FROM public.%I', one);
-        END LOOP;
-        ALTER TABLE restoration ALTER COLUMN id RESTART;
-    END $$
+_TABLES = """
+    SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+       AND relname NOT IN ('alembic_version', 'installation')
 """
+_WITHOUT_TRIGGERS = "SET LOCAL session_replication_role = replica"
 
 
 class ClockedDatabase(Database):
@@ -112,7 +106,28 @@ class SimServer:
 
     def empty(self) -> None:
         """No rows are left of the run before."""
-        self._superuser.execute(_EMPTY)
+        self.go_back({})
+        self._superuser.execute("ALTER TABLE restoration ALTER COLUMN id RESTART")
+
+    def rows(self) -> dict[str, bytes]:
+        """All there are, by table, as PostgreSQL's COPY writes them."""
+        found = {}
+        for table in self._tables():
+            with self._superuser.cursor().copy(SQL("COPY {} TO STDOUT").format(table)) as copy:
+                found[table.as_string()] = b"".join(copy)
+        return found
+
+    def go_back(self, rows: Mapping[str, bytes]) -> None:
+        """There are these, and no others."""
+        with self._superuser.transaction(), self._superuser.cursor() as cursor:
+            cursor.execute(_WITHOUT_TRIGGERS)
+            for table in self._tables():
+                cursor.execute(SQL("DELETE FROM {}").format(table))
+                with cursor.copy(SQL("COPY {} FROM STDIN").format(table)) as copy:
+                    copy.write(rows.get(table.as_string(), b""))
+
+    def _tables(self) -> list[Identifier]:
+        return [Identifier("public", name) for (name,) in self._superuser.execute(_TABLES)]
 
     def close(self) -> None:
         """Disconnect."""

@@ -4,6 +4,7 @@ A small model of what API, admins and triggers write, of state.generations and s
 read and write the rest is in database.py and ingest.py.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -29,6 +30,28 @@ from tests.sim.rows import (
     archive_id,
 )
 from tests.sim.watch import Watch
+
+# Of the database, by attribute.
+Replica = dict[str, object]
+# Ids are drawn by chance, and never twice; what the simulation counts instead is not forgotten.
+_FORGOTTEN = (
+    "pods",
+    "workspaces",
+    "nodes",
+    "actions",
+    "open",
+    "archives",
+    "damaged",
+    "kept",
+    "targets",
+    "candidates",
+    "attempts",
+    "holder",
+    "term",
+    "term_began_at",
+    "lease_ends_at",
+    "_placed",
+)
 
 
 class SimTables:
@@ -68,6 +91,15 @@ class SimTables:
 
     def disconnect(self) -> None:
         """Nothing is connected."""
+
+    def replica(self) -> Replica:
+        """The rows as they are now, which a replica keeps that is told of nothing more."""
+        return copy.deepcopy({name: getattr(self, name) for name in _FORGOTTEN})
+
+    def fail_over(self, replica: Replica) -> None:
+        """What it does not have is forgotten."""
+        for name in _FORGOTTEN:
+            setattr(self, name, replica[name])
 
     def draw(self) -> int:
         """The number of the next id, also of one that is not used then."""

@@ -6,8 +6,8 @@ from tests.sim.campaign import schedule_of
 from tests.sim.fleet import run
 from tests.sim.postgres import SimServer
 
-# Drawn freely, with late effects, with a node declared lost, and with late deliveries.
-SEEDS = (1, 5, 17, 10)
+# Drawn freely, with late effects, with a node declared lost, with late deliveries, and with lost commits.
+SEEDS = (1, 5, 17, 10, 34)
 STEPS = 500
 
 

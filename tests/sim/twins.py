@@ -26,12 +26,14 @@ from tests.sim.ingest import Ingest
 from tests.sim.postgres import ClockedDatabase, DrawnIds, SimServer
 from tests.sim.readback import apart, difference, mirrored_rows, open_ids_of, real_rows
 from tests.sim.restorations import REFUSALS
+from tests.sim.tables import Replica
 from tests.sim.twin_care import TwinCare
 from tests.sim.twin_chores import TwinChores
 from tests.sim.twin_policies import TwinPolicies
 
 T = TypeVar("T")
 LINES_MAX = 8
+_REAL = "in PostgreSQL"
 # After these the rows are not compared, nor after what says that it has done nothing; the next change tells.
 READS = frozenset(
     {
@@ -95,6 +97,7 @@ class TwinDatabase(SimDatabase):
         self.programs = ClockedDatabase(server.url, "reconciler", clock)
         self.people = ClockedDatabase(server.url, "api", clock)
         self.compared: Counter[str] = Counter()
+        self._server = server
         self._ids = DrawnIds()
         self.policies: TwinPolicies = TwinPolicies(self)
         self.chores: TwinChores = TwinChores(self)
@@ -105,6 +108,16 @@ class TwinDatabase(SimDatabase):
         """Disconnect."""
         self.programs.close()
         self.people.close()
+
+    def replica(self) -> Replica:
+        """See SimTables; with PostgreSQL's rows."""
+        return {**super().replica(), _REAL: self._server.rows()}
+
+    def fail_over(self, replica: Replica) -> None:
+        """See SimTables."""
+        super().fail_over(replica)
+        self._server.go_back(cast("dict[str, bytes]", replica[_REAL]))
+        self.check("fail_over")
 
     def both(self, name: str, mirrored: Callable[[], T], real: Callable[[], T]) -> T:
         """The real one's outcome, which must be the mirror's. Raises Drift, and what both have raised.
