@@ -62,7 +62,7 @@ def burst(front: Front, targets: Sequence[tuple[str, str]], connections: int, se
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class Slices:
     """What a front did in its slices."""
 
     requests: int
@@ -87,7 +87,7 @@ def in_turns(
     *,
     slice_s: float = SLICE_S,
     connections: int = 16,
-) -> dict[str, Turns]:
+) -> dict[str, Slices]:
     """What each front did, by its name.
 
     A client for each asks without a pause, but only one of them at a time is let go on, for `slice_s`; who is
@@ -112,7 +112,7 @@ def in_turns(
         if one["failed"]:
             raise RuntimeError(f"{front.name}: {one['failed']} of {one['requests']} requests failed")
     triples = zip(fronts, spent, told, strict=True)
-    return {front.name: Turns(one["requests"], turns * slice_s, cpu_s) for front, cpu_s, one in triples}
+    return {front.name: Slices(one["requests"], turns * slice_s, cpu_s) for front, cpu_s, one in triples}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from reconciler.outage import Outage
 from reconciler.plan import is_breaker_open
 from reconciler.policy import decide
 from reconciler.tick import Leading
-from reconciler.turns import POLL, Turns
+from reconciler.due_loop import POLL, DueLoop
 from state import policies, presence
 from state.database import Database, Doorbell
 from state.lifecycle import LifeLimits, Move, PodLife, Verdict
@@ -96,7 +96,7 @@ def _carry_out(
     )
 
 
-class LifeLoop(Turns):
+class LifeLoop(DueLoop):
     """Passes, one after the other, while we lead. In a thread of its own."""
 
     name = "policies"
@@ -128,7 +128,7 @@ class LifeLoop(Turns):
         self._thread.join()
 
     def turn(self, leading: Leading) -> timedelta:
-        """See Turns."""
+        """See DueLoop."""
         looked = look(self._db, self._limits, self._life_limits, leading)
         if looked.more:
             return timedelta(0)

@@ -7,7 +7,7 @@ import structlog
 from reconciler.lead import Lead
 from reconciler.outage import Outage
 from reconciler.tick import WORKSPACES_PER_PASS_MAX, Leading, TickOutcome, examine, tick
-from reconciler.turns import POLL, Turns
+from reconciler.due_loop import POLL, DueLoop
 from state.database import Database, Doorbell
 from state.model import Limits
 from state.snapshot import database_clock, next_due_in, page_workspaces
@@ -38,7 +38,7 @@ class Resync:
         return workspace_ids
 
 
-class Loop(Turns):
+class Loop(DueLoop):
     """What is due is planned; what is not, is looked at all the same from time to time."""
 
     name = "loop"

@@ -1,4 +1,4 @@
-"""Turns, one after the other, while we lead; nothing that goes wrong in one of them ends the rest."""
+"""A loop that looks at what is due while we lead; nothing that goes wrong in one turn ends the rest."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ PAUSE = timedelta(seconds=5)
 log = structlog.get_logger(__name__)
 
 
-class Turns(ABC):
+class DueLoop(ABC):
     """A loop over what is due, asleep until its bell rings. `name` is for the log."""
 
     name: str
