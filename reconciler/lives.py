@@ -13,12 +13,12 @@ from typing import Any
 import structlog
 
 from reconciler.classify import is_silent
+from reconciler.due_loop import POLL, DueLoop
 from reconciler.lead import Lead
 from reconciler.outage import Outage
 from reconciler.plan import is_breaker_open
 from reconciler.policy import decide
 from reconciler.tick import Leading
-from reconciler.due_loop import POLL, DueLoop
 from state import policies, presence
 from state.database import Database, Doorbell
 from state.lifecycle import LifeLimits, Move, PodLife, Verdict

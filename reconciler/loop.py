@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import structlog
 
+from reconciler.due_loop import POLL, DueLoop
 from reconciler.lead import Lead
 from reconciler.outage import Outage
 from reconciler.tick import WORKSPACES_PER_PASS_MAX, Leading, TickOutcome, examine, tick
-from reconciler.due_loop import POLL, DueLoop
 from state.database import Database, Doorbell
 from state.model import Limits
 from state.snapshot import database_clock, next_due_in, page_workspaces
