@@ -81,6 +81,11 @@ class Bucket:
             self.put(name, data)
         return True
 
+    def put_where_nothing_is(self, name: str, data: bytes, *, look_first: bool) -> bool:
+        """Whether it was put, and nothing was there. Looking costs a request, and is not safe by itself."""
+        there = look_first and self.size(name) is not None
+        return not there and self.put_if_absent(name, data)
+
     def get(self, name: str) -> tuple[int, Generator[bytes, None, None]]:
         """Size and bytes, as one stream."""
         with told(f"read {name}", self._where):

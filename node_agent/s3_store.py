@@ -51,11 +51,14 @@ class S3Store(Store):
         self._bucket = Bucket(make_client(endpoint_url, region), bucket, where)
         self._lanes = Lanes()
         self._journal = journal or UploadJournal()
+        # Until a probe has found a server that refuses by itself to write over what is there.
+        self._looks_first = True
 
     def open_writer(self, key: str) -> BlobWriter:
         """See Store. Up to 5 MiB are one put, more are parts of 5 MiB with three on their way."""
         name = self._name(key)
-        return S3Writer(Place(self._bucket, self._lanes, self._prefix, name, self._journal.claim(key)), key)
+        claim = self._journal.claim(key)
+        return S3Writer(Place(self._bucket, self._lanes, self._prefix, name, claim, self._looks_first), key)
 
     @contextmanager
     def open_reader(self, key: str) -> Iterator[Iterator[bytes]]:
@@ -67,11 +70,11 @@ class S3Store(Store):
             chunks.close()
 
     def put_manifest(self, key: str, data: bytes, *, only_if_absent: bool = True) -> None:
-        """See Store. Looks first, for servers that ignore the condition and overwrite."""
+        """See Store. Looks first where the server may ignore the condition and overwrite."""
         name = self._name(key)
         if not only_if_absent:
             self._bucket.put(name, data)
-        elif self._bucket.size(name) is not None or not self._bucket.put_if_absent(name, data):
+        elif not self._bucket.put_where_nothing_is(name, data, look_first=self._looks_first):
             settle_conflict(self, key, data)
 
     def get(self, key: str, size_bytes_max: int) -> bytes:
@@ -143,6 +146,7 @@ class S3Store(Store):
         name = self._name(key)
         self._bucket.put_if_absent(name, b"first")
         conditional_put = not self._bucket.put_if_absent(name, b"other")
+        self._looks_first = not conditional_put
         conditional_complete = self._refuses_to_complete(name)
         self.get(key, size_bytes_max=100)
         self.delete(key)

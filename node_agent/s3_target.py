@@ -28,13 +28,17 @@ PARTS_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One blob's place: its object name, and what its writer shares with others. `prefix` is the store's."""
+    """One blob's place: its object name, and what its writer shares with others. `prefix` is the store's.
+
+    `looks_first`: before a put, for the server may not know the condition.
+    """
 
     bucket: Bucket
     lanes: Lanes
     prefix: str
     name: str
     claim: Claim
+    looks_first: bool
     given_up: threading.Event = field(default_factory=threading.Event)
 
     def begin(self) -> "Upload":
@@ -45,8 +49,7 @@ class Place:
 
     def put_whole(self, data: bytes) -> None:
         """A small blob, in one request. Raises StoreConflict over other bytes."""
-        there = self.bucket.size(self.name) is not None
-        if there or not self.bucket.put_if_absent(self.name, data):
+        if not self.bucket.put_where_nothing_is(self.name, data, look_first=self.looks_first):
             self.check_same(self.name, len(data), hashlib.sha256(data).hexdigest())
 
     def check_same(self, name: str, size_bytes: int, sha256: str) -> None:

@@ -102,11 +102,12 @@ def write_archive(
     After any of them the source is the only copy: keep it.
     """
     memory, fingerprint = node.memory if node else None, dict(request.fingerprint)
-    earlier = _committed(store, request, fingerprint) if fingerprint else None
-    if earlier:
-        return earlier
     with memory.drafts() if memory else nullcontext() as folder:
-        before, scanned = _scan(source_dir, folder)
+        # A distant store takes as long to answer as a small tree takes to be looked through.
+        earlier, (before, scanned) = both(
+            lambda: _committed(store, request, fingerprint) if fingerprint else None,
+            lambda: _scan(source_dir, folder),
+        )
         if not fingerprint:
             fingerprint = {TREE: before.fingerprint}
             earlier = _committed(store, request, fingerprint)

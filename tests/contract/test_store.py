@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from node_agent.master_keys import FileMasterKeys, new_key_file
 from node_agent.open_store import open_store, sealed
+from node_agent.s3_target import PART_BYTES
 from node_agent.store import (
     Store,
     StoreCapabilities,
@@ -126,7 +127,9 @@ def test_any_bytes_come_back_however_they_were_cut(subject: Subject, chunks: lis
     assert subject.store.head(key) == len(whole)
 
 
-@pytest.mark.parametrize("size_bytes", [8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 16 * MIB, 45 * MIB + 7])
+@pytest.mark.parametrize(
+    "size_bytes", [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, 45 * MIB + 7]
+)
 def test_blobs_of_several_parts_come_back(subject: Subject, size_bytes: int) -> None:
     """Around and far beyond the size of a part, nothing is lost, doubled or swapped."""
     key = subject.key()
