@@ -109,6 +109,14 @@ def _holding(directory: Path, words: str) -> list[str]:
     return [name for name, held in contents.items() if any(spelling in held for spelling in spellings)]
 
 
+def _history(directory: Path, words: str) -> list[str]:
+    """Those of the history with these words in them; waits, for Chromium writes it down every ten seconds."""
+    return until(
+        lambda: [name for name in _holding(directory, words) if name.startswith("Default/History")],
+        f"the browser's history has never had {words}",
+    )
+
+
 def test_a_followed_link_stays_in_the_files_of_its_browser(classroom: Classroom, tmp_path: Path) -> None:
     """The counterpart of the next test: what is looked for is found, so it is to be found."""
     pod, link = classroom.open("poster", "subdomain")
@@ -116,9 +124,7 @@ def test_a_followed_link_stays_in_the_files_of_its_browser(classroom: Classroom,
         page = profile.new_page()
         page.goto(link, wait_until="commit")
         assert page.url.startswith(f"{classroom.base(pod, 'subdomain')}?folder=")
-
-    found = _holding(tmp_path, classroom.secret_of(link))
-    assert [name for name in found if name.startswith("Default/History")]
+        assert _history(tmp_path, classroom.secret_of(link))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -139,9 +145,11 @@ def test_a_posted_link_is_in_no_file_of_its_browser(classroom: Classroom, tmp_pa
         _, posted, landed = (step.all_headers() for step in steps[:3])
         assert (posted["sec-fetch-site"], COURSE_HOST in posted["origin"]) == ("cross-site", True)
         assert (landed["sec-fetch-site"], "codepods" in landed["cookie"]) == ("cross-site", True)
+        # What came before this page, the post too, has been written down by then.
+        assert _history(tmp_path, f"{classroom.base(pod, shape)}?folder=")
 
     token = form["fields"]["tkn"]
-    assert _holding(tmp_path, COURSE_HOST)
+    assert _history(tmp_path, COURSE_HOST)
     assert _holding(tmp_path, token[-40:]) == _holding(tmp_path, "tkn=v1.") == []
 
 
