@@ -49,8 +49,10 @@ from node_agent.settings import Settings
 from node_agent.store import Store
 from state.model import TargetKind
 from state.wire import ArchiveMade
+from tests.support.docker_node import own_pod
 from tests.support.s3_servers import BUCKET, CREDENTIALS, rclone_server
 
+SMALL, LARGE = own_pod("small"), own_pod("large")
 SMALL_FILES, SMALL_BYTES = 500, 8 * 10**6
 LARGE_FILES, LARGE_BYTES = 20_000, 300 * 10**6
 FOLDERS = 20
@@ -316,14 +318,14 @@ def rows(bench: Bench, node: BenchNode, *, quick: bool) -> Iterator[Row]:
     small, large = bench.fresh("small"), bench.fresh("large")
     make_tree(small, SMALL_FILES, SMALL_BYTES)
     make_tree(large, LARGE_FILES // (5 if quick else 1), LARGE_BYTES // (5 if quick else 1))
-    container = pod_with(node, "p-small", small)
-    yield from small_rows(bench, container.id, node.upper("p-small"))
+    container = pod_with(node, SMALL, small)
+    yield from small_rows(bench, container.id, node.upper(SMALL))
     yield from large_rows(bench, large)
-    pod_with(node, "p-large", large)
+    pod_with(node, LARGE, large)
     # Both are saved before the first is opened again: an opened pod's placement ends the earlier ones.
-    saved_small, saved_large = node.saved("p-small"), node.saved("p-large")
-    yield from page_rows(bench, node, "p-small", saved_small, "8 MB")
-    yield from page_rows(bench, node, "p-large", saved_large, "60 MB" if quick else "300 MB")
+    saved_small, saved_large = node.saved(SMALL), node.saved(LARGE)
+    yield from page_rows(bench, node, SMALL, saved_small, "8 MB")
+    yield from page_rows(bench, node, LARGE, saved_large, "60 MB" if quick else "300 MB")
     yield from chain_rows(bench, large)
     yield memory_row(bench, large)
     yield crowd_row(bench, large)
