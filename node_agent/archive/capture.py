@@ -11,6 +11,7 @@ from node_agent.archive.ahead import ahead
 from node_agent.archive.errors import ArchiveCorrupt, CaptureFailed, SourceChanged
 from node_agent.archive.fingerprint import TreeScan
 from node_agent.archive.manifest import NOTICE_LENGTH_MAX, NOTICES_MAX, BlobRef, Manifest
+from node_agent.archive.member_tar import EndMark
 from node_agent.archive.progress import Progress, unwatched
 from node_agent.archive.tar_process import TarProcess, create_argv
 from node_agent.store import CHUNK_BYTES, BlobWriter, Store, StoreNotFound
@@ -51,8 +52,11 @@ def capture_tree(
     StoreError when the store did not take everything; in both cases nothing becomes visible.
     """
     with writer, TarProcess(create_argv(source_dir, members), extracts=False) as tar:
-        tar_bytes = write_zipped(tar.read_chunks(), writer, estimate_bytes, progress)
+        end = EndMark()
+        tar_bytes = write_zipped(end.through(tar.read_chunks()), writer, estimate_bytes, progress)
         warnings = _finish(tar, source_dir)
+        if not end.seen:
+            raise CaptureFailed(f"what tar wrote of {source_dir} breaks off, and tar calls it a success")
         stored = writer.commit()
     blob = BlobRef(key=stored.key, size_bytes=stored.size_bytes, sha256=stored.sha256, tar_bytes=tar_bytes)
     return Captured(blob=blob, warnings=warnings)

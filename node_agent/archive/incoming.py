@@ -8,7 +8,7 @@ import bz2
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -27,6 +27,7 @@ POD_UID = 1000
 BYTES_MAX = 100 << 30
 ENTRIES_MAX = 2_000_000
 _XZ_MEMORY_BYTES_MAX = 128 << 20
+_PIECE_BYTES = 1 << 14
 _KEPT_ATTRIBUTES = ("SCHILY.xattr.user.", "mtime")
 _GZIP, _ZSTD, _XZ, _BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh"
 
@@ -38,6 +39,10 @@ class ImportRefused(ArchiveError):
 
 
 class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
@@ -65,11 +70,11 @@ def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
     if first.startswith(_ZSTD):
         yield from unzipped(whole, "what was sent")
     elif first.startswith(_GZIP):
-        yield from _through(zlib.decompressobj(31), whole)
+        yield from _through(lambda: zlib.decompressobj(31), whole)
     elif first.startswith(_XZ):
-        yield from _through(lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES_MAX), whole)
+        yield from _through(lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES_MAX), whole)
     elif first.startswith(_BZIP2):
-        yield from _through(bz2.BZ2Decompressor(), whole)
+        yield from _through(bz2.BZ2Decompressor, whole)
     else:
         yield from whole
 
@@ -79,11 +84,18 @@ def _again(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _through(decompressor: _Decompressor, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _through(begin: Callable[[], _Decompressor], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpacked; what compresses in parallel writes several streams, one after the other."""
+    stream = begin()
     for chunk in chunks:
         # In small pieces: one chunk of zeros may unpack to a thousand times its size.
-        for start in range(0, len(chunk), 1 << 14):
-            yield decompressor.decompress(chunk[start : start + (1 << 14)])
+        for start in range(0, len(chunk), _PIECE_BYTES):
+            piece = chunk[start : start + _PIECE_BYTES]
+            # Zeros between and after streams are padding.
+            while piece and not (stream.eof and not piece.strip(b"\0")):
+                stream = begin() if stream.eof else stream
+                yield stream.decompress(piece)
+                piece = stream.unused_data if stream.eof else b""
 
 
 def _cleaned(chunks: Iterator[bytes], lost: Lost) -> Iterator[bytes]:

@@ -5,8 +5,8 @@ and rounds times. Here each member has a pax header with its names as they are a
 """
 
 import tarfile
-from collections.abc import Callable, Iterator
-from typing import IO, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Self, cast
 
 from node_agent.store import CHUNK_BYTES
 
@@ -40,11 +40,50 @@ class ChunkFile:
         return b"".join(parts)
 
 
+class EndMark:
+    """Looks at a tar's chunks as they pass: whole ones end with two empty blocks."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    @property
+    def seen(self) -> bool:
+        """Whether the chunks that have passed end so."""
+        return self._tail == END
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The chunks."""
+        for chunk in chunks:
+            last = chunk[-len(END) :]
+            self._tail = (self._tail + last)[-len(END) :]
+            yield chunk
+
+
+class _OfWholeTar(tarfile.TarInfo):
+    """A member; by itself tarfile takes a header that is cut, damaged or not there for the tar's end."""
+
+    __slots__ = ()
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"it breaks off or is damaged at byte {tar.offset}") from error
+
+
 def open_tar(chunks: Iterator[bytes]) -> tarfile.TarFile:
     """A tar to be read once, from beginning to end. Raises tarfile.TarError, also while it is read."""
     source = cast("IO[bytes]", ChunkFile(chunks))
     return tarfile.open(
-        fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=CHUNK_BYTES
+        fileobj=source,
+        mode="r|",
+        encoding="utf-8",
+        errors="surrogateescape",
+        bufsize=CHUNK_BYTES,
+        tarinfo=_OfWholeTar,
     )
 
 

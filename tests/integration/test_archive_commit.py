@@ -13,6 +13,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from node_agent.archive import capture
 from node_agent.archive import manifest as manifests
 from node_agent.archive.commit import (
     ArchiveRequest,
@@ -200,6 +201,18 @@ def test_a_tar_that_dies_commits_nothing(source: Path, store: DirectoryStore) ->
     (source / "large").write_bytes(os.urandom(64 << 20))
     with pytest.raises(CaptureFailed):
         write_archive(store, REQUEST, source, progress=kill_tar)
+    assert store.list("") == ()
+
+
+@pytest.mark.parametrize("kept", ["head -c 0", "head -c 2560", "head -c 103424"])
+def test_a_stream_that_breaks_off_commits_nothing(
+    source: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    """Between two files, or before the first, and the program that wrote it says that all is well."""
+    cut = ["sh", "-c", f"tar --directory={source} --create . | {kept}"]
+    monkeypatch.setattr(capture, "create_argv", lambda *_: cut)
+    with pytest.raises(CaptureFailed, match="breaks off"):
+        write_archive(store, REQUEST, source)
     assert store.list("") == ()
 
 

@@ -1,9 +1,12 @@
 """Somebody's own tar as a workspace archive: theirs when it is restored, and nothing that leads out of it."""
 
+import bz2
+import gzip
 import io
+import lzma
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +87,38 @@ def test_a_link_that_leads_out_is_kept_and_not_followed(store: DirectoryStore, t
     with pytest.raises(ImportRefused):
         imported(store, buffer.getvalue(), tmp_path)
     assert list(outside.iterdir()) == []
+
+
+def tar_of_two(compress: Callable[[bytes], bytes] = bytes) -> tuple[bytes, int]:
+    """Two files, compressed in two streams of their own, and where the second one begins."""
+    buffer, halves = io.BytesIO(), []
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in ("first", "second"):
+            halves.append(buffer.tell())
+            tar.addfile(tarfile.TarInfo(name))
+    whole, cut = buffer.getvalue(), halves[1]
+    first = compress(whole[:cut])
+    return first + compress(whole[cut:]), len(first)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_tar_that_was_cut_between_two_files_is_refused(
+    store: DirectoryStore, tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    """It looks whole to tar; half of somebody's work would be taken for all of it."""
+    data, cut = tar_of_two(compress)
+    with pytest.raises(ImportRefused, match="breaks off"):
+        imported(store, data[:cut], tmp_path)
+    assert store.list("") == ()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_what_was_compressed_in_several_streams_comes_whole(
+    store: DirectoryStore, tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    """As programs write it that use all processors; padded with zeros as on a tape."""
+    target, _ = imported(store, tar_of_two(compress)[0] + bytes(600), tmp_path)
+    assert sorted(path.name for path in target.iterdir()) == ["first", "second"]
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all" * 100, b"\x1f\x8b\x08garbage"])

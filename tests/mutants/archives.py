@@ -11,7 +11,26 @@ _BACK = "tests/integration/test_generations.py"
 _LATE = "test_an_answer_to_an_earlier_giving_out_is_none_to_the_one_that_came_after"
 _CHORES = "tests/integration/test_chores.py"
 
+_COMMIT = "tests/integration/test_archive_commit.py"
+_WHOLE = "tests/property/test_safe_way.py"
+
 ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "what tar wrote before it broke off is an archive",
+        "LAW 8",
+        "node_agent/archive/capture.py",
+        "        if not end.seen:",
+        "        if False:",
+        (f"{_COMMIT}::test_a_stream_that_breaks_off_commits_nothing",),
+    ),
+    Mutant(
+        "what breaks off between two members is a whole tar",
+        "LAW 8",
+        "node_agent/archive/member_tar.py",
+        "        tarinfo=_OfWholeTar,",
+        "        tarinfo=tarfile.TarInfo,",
+        (f"{_WHOLE}::test_a_tar_that_breaks_off_anywhere_is_not_taken_for_a_smaller_one",),
+    ),
     Mutant(
         "what an upload under way has written is cleared away",
         "LAW 8",

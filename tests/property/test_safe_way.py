@@ -2,8 +2,10 @@
 
 import os
 import tarfile
+from collections import deque
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +89,38 @@ def test_a_member_is_read_back_as_it_was_written(
     assert (found[0].uid, found[0].gid, int(found[0].mtime), found[0].mode) == (owner, owner, mtime, 0o6755)
     assert raw(found[0].pax_headers["SCHILY.xattr.user.a"]) == xattr
     assert found[1] == data[: info.size]
+
+
+@given(files=st.lists(st.binary(max_size=1500), min_size=1, max_size=4), data=st.data())
+def test_a_tar_that_breaks_off_anywhere_is_not_taken_for_a_smaller_one(
+    files: list[bytes], data: st.DataObject
+) -> None:
+    """Also between two members, and in the middle of the end mark."""
+    written = tar_of(files)
+    cut = data.draw(st.integers(0, len(written) - len(END) + 511))
+    with pytest.raises(tarfile.ReadError), open_tar(iter((written[:cut],))) as tar:
+        deque(members(tar), maxlen=0)
+
+
+@given(files=st.lists(st.binary(max_size=1500), min_size=2, max_size=4), data=st.data())
+def test_a_damaged_header_is_not_taken_for_the_end(files: list[bytes], data: st.DataObject) -> None:
+    """Of any member but the first, which has always been told."""
+    written = bytearray(tar_of(files))
+    number = data.draw(st.integers(1, len(files) - 1))
+    begin = len(tar_of(files[:number])) - len(END)
+    written[begin + data.draw(st.integers(0, 147))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(tarfile.ReadError), open_tar(iter((bytes(written),))) as tar:
+        deque(members(tar), maxlen=0)
+
+
+def tar_of(files: list[bytes]) -> bytes:
+    """One member for each."""
+    pieces = []
+    for number, content_ in enumerate(files):
+        info = tarfile.TarInfo(f"./{number}")
+        info.size = len(content_)
+        pieces += [*write_member(info, iter((content_,)))]
+    return b"".join([*pieces, END])
 
 
 @given(st.binary(max_size=40))
