@@ -15,6 +15,7 @@ from typing import IO
 
 from typing_extensions import Buffer
 
+from node_agent.archive.member_tar import OfWholeTar
 from node_agent.errors import StepError
 from node_agent.host import POD_UID, disk_errors
 from node_agent.runtime import Volume
@@ -93,7 +94,7 @@ def _unpack_tar(lab: str, file: IO[bytes], draft: Path) -> None:
     links: set[PurePosixPath] = set()
     total_bytes = 0
     dirs: list[tuple[Path, tarfile.TarInfo]] = []
-    with tarfile.open(fileobj=file, mode="r|*") as tar:
+    with tarfile.open(fileobj=file, mode="r|*", tarinfo=OfWholeTar) as tar:
         for count, member in enumerate(tar):
             total_bytes += member.size
             if count >= LAB_ENTRIES_MAX or total_bytes > LAB_BYTES_MAX:

@@ -59,7 +59,7 @@ class EndMark:
             yield chunk
 
 
-class _OfWholeTar(tarfile.TarInfo):
+class OfWholeTar(tarfile.TarInfo):
     """A member; by itself tarfile takes a header that is cut, damaged or not there for the tar's end."""
 
     __slots__ = ()
@@ -83,7 +83,7 @@ def open_tar(chunks: Iterator[bytes]) -> tarfile.TarFile:
         encoding="utf-8",
         errors="surrogateescape",
         bufsize=CHUNK_BYTES,
-        tarinfo=_OfWholeTar,
+        tarinfo=OfWholeTar,
     )
 
 

@@ -70,10 +70,26 @@ def test_a_lab_that_leads_out_of_its_place_is_refused(node: DockerNode, name: st
         link.type, link.linkname = tarfile.SYMTYPE, "/tmp"
         tar.addfile(link)
         tar.addfile(tarfile.TarInfo(name))
-    with node.store.open_writer("labs/hostile.tar") as writer:
-        writer.write(buffer.getvalue())
+    assert_refused(node, buffer.getvalue())
+
+
+def test_a_lab_that_was_cut_between_two_files_is_refused(node: DockerNode) -> None:
+    """Half a lab is none, though it looks whole to tar."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("first"))
+        cut = buffer.tell()
+        tar.addfile(tarfile.TarInfo("second"))
+    assert "breaks off" in assert_refused(node, buffer.getvalue()[:cut])
+
+
+def assert_refused(node: DockerNode, tar: bytes) -> str:
+    """Once for all, with nothing left in the workspace or beside it; the message."""
+    with node.store.open_writer("labs/bad.tar") as writer:
+        writer.write(tar)
         writer.commit()
-    result = node.refused(create("hostile"), ONE)
+    result = node.refused(create("bad"), ONE)
     assert (result.code, result.permanent) == ("lab_invalid", True)
     assert list(node.files().iterdir()) == []
     assert [p.name for p in node.files().parent.iterdir() if p.name.startswith("lab-")] == []
+    return result.message

@@ -27,7 +27,7 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         "what breaks off between two members is a whole tar",
         "LAW 8",
         "node_agent/archive/member_tar.py",
-        "        tarinfo=_OfWholeTar,",
+        "        tarinfo=OfWholeTar,",
         "        tarinfo=tarfile.TarInfo,",
         (f"{_WHOLE}::test_a_tar_that_breaks_off_anywhere_is_not_taken_for_a_smaller_one",),
     ),
