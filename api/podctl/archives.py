@@ -1,10 +1,6 @@
 """The commands about archives: which there are, going back to one, and alarms."""
 
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +11,11 @@ from api import wire, wire_archives
 from api.podctl import show, waiting
 from api.podctl.client import Client, connect
 from api.podctl.failing import Failed, told
+from api.podctl.local_files import tar_of, written
 from api.podctl.oci_notes import OciNotes
 from api.podctl.pods import PODS_OF_USER_MAX, find_pod
 from state.model import ExportForm, ExportWhat, ImportForm, What
 
-_CHUNK_BYTES = 1 << 18
 _UNTOLD = (
     "its node, of an older version, does not say; docs/archive-format.md lists what an image cannot carry"
 )
@@ -95,7 +91,7 @@ def download(
             saved_at = answer.headers.get("Codepods-Archived-At", "?")
             number = answer.headers.get("Codepods-Archive-Number", "?")
             print(f"Archive {number}, saved {saved_at}", file=sys.stderr)
-            with output.open("wb") if output else nullcontext(sys.stdout.buffer) as file:
+            with written(output) as file:
                 for chunk in answer.iter_raw():
                     file.write(chunk)
                     notes.see(chunk)
@@ -125,7 +121,7 @@ def import_(
     with told(as_json=json):
         client = connect()
         pod_id = _made(client, pod, lab, timeout) if new else find_pod(client, pod)
-        with _tar_of(source) as chunks:
+        with tar_of(source) as chunks:
             found = client.import_files(pod_id, chunks, form)
         if new:
             client.restore(pod_id, found.number, found.what)
@@ -155,18 +151,6 @@ def _made(client: Client, ref: str, lab: str | None, timeout_s: float) -> str:
 def _settled(client: Client, pod_id: str, timeout_s: float) -> wire.Pod:
     with waiting.shown(Console(stderr=True)) as progress:
         return waiting.wait_settled(client, pod_id, waiting.Patience(timeout_s), progress)
-
-
-@contextmanager
-def _tar_of(source: Path) -> Iterator[Iterator[bytes]]:
-    if source.is_dir():
-        argv = ["tar", "--create", "--file=-", f"--directory={source}", "."]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE) as tar:
-            assert tar.stdout is not None
-            yield iter(partial(tar.stdout.read, _CHUNK_BYTES), b"")
-        return
-    with nullcontext(sys.stdin.buffer) if str(source) == "-" else source.open("rb") as file:
-        yield iter(partial(file.read, _CHUNK_BYTES), b"")
 
 
 def alarms(json: Json = False) -> None:

@@ -123,6 +123,31 @@ def test_a_folder_is_imported_and_taken_into_use(site: Site, server: ApiServer, 
     assert b"not a tar" in refused.stderr
 
 
+def test_what_cannot_be_read_or_written_here_is_told(
+    site: Site, server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence and exit code 1; of a folder that tar cannot read whole, nothing is imported."""
+    pod_id = site.open()
+    site.until_is(pod_id, "running")
+    missing = podctl(server, "import", pod_id, str(tmp_path / "nowhere.tar"))
+    assert (missing.returncode, b"No such file" in missing.stderr) == (1, True)
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("half of it\n")
+    (tmp_path / "mine" / "elsewhere").symlink_to("nowhere")
+    monkeypatch.setenv("TAR_OPTIONS", "--dereference")  # root reads all; what is not there nobody reads
+    half = podctl(server, "import", pod_id, str(tmp_path / "mine"))
+    assert (half.returncode, b"Not all of" in half.stderr) == (1, True), half.stderr
+
+    # Its first archive: nothing was imported.
+    put_away(site, pod_id, 1)
+    nowhere = podctl(server, "download", pod_id, "--output", str(tmp_path / "no" / "folder"))
+    assert (nowhere.returncode, b"Cannot write" in nowhere.stderr) == (1, True), nowhere.stderr
+    there = podctl(server, "download", pod_id, "--output", str(tmp_path / "mine.tar"))
+    assert (there.returncode, tarfile.is_tarfile(tmp_path / "mine.tar")) == (0, True)
+    assert not (tmp_path / "mine.tar.part").exists()
+
+
 def test_a_download_that_breaks_in_the_middle_is_never_taken_for_whole(site: Site, server: ApiServer) -> None:
     """The sending node is killed: the reader's connection ends with an error, and podctl says so."""
     pod_id = site.open()
