@@ -183,7 +183,8 @@ def test_a_token_is_in_no_log(front: Front) -> None:
     assert '"session":"session-of-pod-a"' in told
 
 
-def test_too_many_links_at_once_are_told_to_wait() -> None:
+@pytest.mark.parametrize("posted", [False, True])
+def test_too_many_links_at_once_are_told_to_wait(posted: bool) -> None:
     """Beyond a class behind one address: 429 with a page, when to come again, and still no token in a log."""
     with front_directory() as directory, front_door(directory) as front:
         connection = http.client.HTTPSConnection(
@@ -192,7 +193,11 @@ def test_too_many_links_at_once_are_told_to_wait() -> None:
         token = front.token("pod-a")
         statuses, response = [], None
         while response is None or (response.status == 303 and len(statuses) < 5000):
-            connection.request("GET", f"/pods/pod-a/?tkn={token}")
+            if posted:
+                form = {"Content-Type": "application/x-www-form-urlencoded"}
+                connection.request("POST", "/pods/pod-a/_start/open", f"tkn={token}", form)
+            else:
+                connection.request("GET", f"/pods/pod-a/?tkn={token}")
             response = connection.getresponse()
             response.read()
             statuses.append(response.status)
