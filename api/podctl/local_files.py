@@ -1,5 +1,6 @@
 """Files of whoever calls podctl: what an import sends, and where a download is written."""
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,16 +40,19 @@ def written(output: Path | None) -> Iterator[IO[bytes]]:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         return
-    is_special = output.exists() and not output.is_file()
-    part = output if is_special else output.with_name(f"{output.name}.part")
     with _told(f"write {output}"):
-        try:
-            with part.open("wb") as file:
+        place = output.resolve()
+        if place.exists() and not place.is_file():  # a device, a FIFO
+            with place.open("wb") as file:
                 yield file
-            part.replace(output)
+            return
+        part = place.with_name(f"{place.name}.{secrets.token_hex(4)}.part")
+        try:
+            with part.open("xb") as file:
+                yield file
+            part.replace(place)
         finally:
-            if not is_special:
-                part.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
 
 def _read(file: IO[bytes]) -> Iterator[bytes]:

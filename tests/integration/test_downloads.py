@@ -143,9 +143,11 @@ def test_what_cannot_be_read_or_written_here_is_told(
     put_away(site, pod_id, 1)
     nowhere = podctl(server, "download", pod_id, "--output", str(tmp_path / "no" / "folder"))
     assert (nowhere.returncode, b"Cannot write" in nowhere.stderr) == (1, True), nowhere.stderr
-    there = podctl(server, "download", pod_id, "--output", str(tmp_path / "mine.tar"))
-    assert (there.returncode, tarfile.is_tarfile(tmp_path / "mine.tar")) == (0, True)
-    assert not (tmp_path / "mine.tar.part").exists()
+    (tmp_path / "mine.tar.part").write_text("somebody's own")
+    (tmp_path / "link").symlink_to("mine.tar")
+    there = podctl(server, "download", pod_id, "--output", str(tmp_path / "link"))
+    assert (there.returncode, tarfile.is_tarfile(tmp_path / "mine.tar")) == (0, True), there.stderr
+    assert [part.read_text() for part in tmp_path.glob("*.part")] == ["somebody's own"]
 
 
 def test_a_download_that_breaks_in_the_middle_is_never_taken_for_whole(site: Site, server: ApiServer) -> None:

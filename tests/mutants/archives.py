@@ -16,6 +16,14 @@ _WHOLE = "tests/property/test_safe_way.py"
 
 ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        "a store that writes over what is there is trusted not to",
+        "LAW 7",
+        "node_agent/s3_store.py",
+        "        self._looks_first = not conditional_put",
+        "        self._looks_first = False",
+        ("tests/integration/test_s3_requests.py::test_a_store_that_would_write_over_is_looked_at_first",),
+    ),
+    Mutant(
         "what tar wrote before it broke off is an archive",
         "LAW 8",
         "node_agent/archive/capture.py",
