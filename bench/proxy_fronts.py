@@ -25,7 +25,8 @@ from api.access_token import AccessClaims, Keyring, Use, seal
 from compose.layout import find_home
 from compose.nginx_config import TLS_CIPHERS, NginxSettings, find_nginx
 from compose.runtime_directory import discard, runtime_directory
-from tests.support.nginx import WORKER_USER, free_port, running_nginx, self_signed
+from tests.support.nginx import WORKER_USER, running_nginx, self_signed
+from tests.support.ports import free_port
 
 # A pod's requests are limited to 200/s with a burst of 2,000: the load is spread, as that of a class is.
 PODS = 64

@@ -29,7 +29,7 @@ TRIES_MAX = 3
 PART_TRIES_MAX = 3
 PART_RETRY_FIRST_S = 0.5
 
-_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
 _DENIED = frozenset(
     {
         "401",
@@ -52,6 +52,10 @@ class NotOffered(StoreError):
     """This server does not know what was asked of it. Never leaves the `s3_*` modules."""
 
     code = "store_not_offered"
+
+
+class UploadGone(StoreNotFound):
+    """An upload in parts is over: finished, dropped by the store, or by somebody else."""
 
 
 class InvalidRange(StoreError):
@@ -121,6 +125,7 @@ def _store_error(what: str, where: str, error: ClientError) -> StoreError:
 _KINDS: tuple[tuple[frozenset[str], type[StoreError]], ...] = (
     (_PRESENT, StoreConflict),
     (_NOT_THERE, StoreNotFound),
+    (frozenset({"NoSuchUpload"}), UploadGone),
     (_NOT_OFFERED, NotOffered),
     (_BEGIN_AGAIN, StoreUnavailable),
     (frozenset({"416", "InvalidRange"}), InvalidRange),

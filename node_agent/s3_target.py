@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from node_agent.s3_bucket import Bucket, SentPart
-from node_agent.s3_client import NotOffered
+from node_agent.s3_client import NotOffered, UploadGone
 from node_agent.s3_fetch import fetch
 from node_agent.s3_lanes import InOrder, Lanes, persistently
 from node_agent.store import (
@@ -104,10 +104,13 @@ class Upload:
     def _wait(self) -> None:
         try:
             self._done.append(self._under_way.next())
-        except NotOffered as error:
-            # rclone takes no other bytes for a part it has: only a new upload helps, with a new stream.
+        except (NotOffered, UploadGone) as error:
+            # rclone takes no other bytes for a part it has, and drops the upload when its disk is full; others
+            # drop what is unfinished for long. Only a new upload helps, with a new stream.
             self.drop()
-            raise StoreUnavailable(f"the half upload of {self._name} was of other bytes: {error}") from error
+            raise StoreUnavailable(
+                f"the half upload of {self._name} cannot be gone on with, and is begun anew: {error}"
+            ) from error
 
     def finish(self, size_bytes: int, sha256: str) -> None:
         """Make it one object, under the writer's name."""

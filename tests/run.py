@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 PACKAGES = ("state", "api", "reconciler", "node_agent", "compose", "tests")
 DOCKER_TIMEOUT_S = 20
+FAILURE_LINES_MAX = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Outcome:
     took_s: float
     # Failed before it could count, or failed without a failed test: collection errors, no tests, a crash.
     broke: bool
+    why: tuple[str, ...] = ()
 
     @property
     def green(self) -> bool:
@@ -135,9 +137,9 @@ def run_stage(stage: Stage) -> Outcome:
         took_s = time.monotonic() - began_at
         if not stage.counts:
             return Outcome(stage, int(code == 0), int(code != 0), 0, took_s, broke=False)
-        passed, failed, skipped = count(report.read_text()) if report.exists() else (0, 0, 0)
+        said = report.read_text() if report.exists() else "<testsuites/>"
         # pytest: 0 all passed, 1 some failed; anything else is no verdict. 5 is "no tests".
-        return Outcome(stage, passed, failed, skipped, took_s, broke=code not in (0, 1))
+        return Outcome(stage, *count(said), took_s, broke=code not in (0, 1), why=tuple(failures(said)))
 
 
 def _call(command: tuple[str, ...]) -> int:
@@ -159,10 +161,22 @@ def count(report: str) -> tuple[int, int, int]:
     return max(0, tests - failed - skipped), failed, skipped
 
 
+def failures(report: str) -> list[str]:
+    """Each failed test of a JUnit report with its last lines: they stand again where a long output ends."""
+    lines = []
+    for case in ET.fromstring(report).iter("testcase"):
+        for found in (*case.findall("failure"), *case.findall("error")):
+            told = [line for line in (found.text or "").splitlines() if line.strip()]
+            lines.append(f"FAILED {case.get('classname')}::{case.get('name')}")
+            lines += [f"    {line}" for line in told[-FAILURE_LINES_MAX:]]
+    return lines
+
+
 def summary(outcomes: Iterable[Outcome], missing: list[str]) -> list[str]:
-    """What ran, what could not run and why, and a last line with the totals."""
+    """What failed and how, what ran, what could not run and why, and a last line with the totals."""
     outcomes = tuple(outcomes)
-    lines = [_line(outcome) for outcome in outcomes]
+    lines = [line for outcome in outcomes for line in outcome.why]
+    lines += [_line(outcome) for outcome in outcomes]
     lines += [f"could not be tested as it should: {part}" for part in missing]
     passed = sum(outcome.passed for outcome in outcomes)
     failed = sum(outcome.failed + outcome.skipped + outcome.broke for outcome in outcomes)

@@ -25,7 +25,7 @@ from state.migrate import migrate
 from tests.chaos.campaign import Campaign
 from tests.chaos.sites import faulty_site, plain_site
 from tests.chaos.strikes import Strikes
-from tests.support.s3_servers import free_port
+from tests.support.ports import free_port
 
 
 def main() -> int:

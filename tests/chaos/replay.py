@@ -27,7 +27,7 @@ from tests.sim.schedule import NODES, Schedule
 from tests.support.agent_process import AgentProcess
 from tests.support.docker_node import pod_image
 from tests.support.pod_tree import differences, pod_tree
-from tests.support.s3_servers import free_port
+from tests.support.ports import free_port
 from tests.support.site import Site, two_nodes, until
 
 LOOK_EVERY_S = 0.1

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.engine_gate import EngineGate
 from tests.support.local_installation import LocalInstallation, in_pod, local_installation
-from tests.support.s3_servers import BUCKET, CREDENTIALS, free_port, rclone_server
+from tests.support.ports import free_port
+from tests.support.s3_servers import BUCKET, CREDENTIALS, rclone_server
 from tests.support.small_disk import small_disk
 
 PATIENCE_S = 60

@@ -12,10 +12,11 @@ import pytest
 
 from node_agent.editor_files import SILENT_AFTER_S
 from node_agent.ready_memory import ReadyMemory
-from node_agent.runtime import Container
+from node_agent.runtime import IDE_PORT, Container
 from node_agent.watch import PresenceWatch
 from state.presence_wire import PodPresence, PodWarning, PresenceDown
 from tests.support.docker_node import ONE, DockerNode
+from tests.support.patience import until
 
 PATIENCE_S = 60
 
@@ -47,6 +48,15 @@ class Watched:
             time.sleep(0.5)
         return said
 
+    def until_connected(self, count: int) -> PodPresence:
+        """Look until there are so many connections from outside."""
+        return self.until(lambda said: said.connections == count)
+
+    def established(self) -> list[str]:
+        """All connections to the IDE's port, as the kernel tells of them."""
+        table = Path(f"/proc/{self.container.pid}/net/tcp").read_text().splitlines()
+        return [line for line in table if f":{IDE_PORT:04X} " in line and line.split()[3] == "01"]
+
     def say(self, content: str, name: str = "1.json") -> None:
         """Write as the extension does."""
         self.node.run(
@@ -72,15 +82,15 @@ def word(age_s: float = 0.0, active_age_s: float = 1.0, **more: object) -> str:
 
 def test_connections_from_outside_are_counted_and_our_own_looks_are_not(watched: Watched) -> None:
     """A tab's socket counts while it is open; looks make none, and what the pod asks of itself counts not."""
-    assert watched.look().connections == 0
-    watched.node.run(
-        ONE, "(sleep 20 | timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080; sleep 20') >/dev/null 2>&1 &"
-    )
+    own = "exec 3<>/dev/tcp/127.0.0.1/8080; sleep 40"
+    watched.node.run(ONE, f"timeout 40 bash -c '{own}' </dev/null >/dev/null 2>&1 &")
+    until(watched.established, else_="the pod does not reach itself")
+    watched.until_connected(0)
     with socket.create_connection(("127.0.0.1", watched.container.host_port or 0)):
-        there = watched.until(lambda said: said.connections > 0)
-        assert there.connections == 1
+        there = watched.until_connected(1)
         assert there.gone_for_s is None
-    gone = watched.until(lambda said: said.connections == 0)
+        assert len(watched.established()) > 1
+    gone = watched.until_connected(0)
 
     assert gone.gone_for_s is not None
     assert gone.connected_for_s is None

@@ -17,6 +17,7 @@ from api.access_token import Keyring
 from state import tokens
 from state.database import Database
 from tests.integration.test_api_pods import create
+from tests.support.ports import free_port
 
 TIMEOUT_S = 60
 COMMAND = (sys.executable, "-m", "api.main")
@@ -53,16 +54,16 @@ def seated(client: httpx.Client, pod_id: str, timeout_s: float) -> httpx.Respons
     return response
 
 
-def test_a_stop_lets_waiting_requests_go(database_url: str, tmp_path: Path, free_port: int) -> None:
+def test_a_stop_lets_waiting_requests_go(database_url: str, tmp_path: Path) -> None:
     """SIGTERM answers those who wait, ends with 0, and leaves JSON lines without any token in the log."""
-    keyring = tmp_path / "keyring.json"
+    keyring, port = tmp_path / "keyring.json", free_port()
     Keyring.new().save(keyring)
     db = Database(database_url, "api")
     _, token = tokens.create_token(db, "stopper", "revpro")
     settings = {
         "CODEPODS_DATABASE_URL": database_url,
         "CODEPODS_KEYRING": str(keyring),
-        "CODEPODS_API_PORT": str(free_port),
+        "CODEPODS_API_PORT": str(port),
         "CODEPODS_WAITING_REQUESTS_MAX": "1",
     }
     headers, transport = {"Authorization": f"Bearer {token}"}, httpx.HTTPTransport(retries=10)
@@ -70,7 +71,7 @@ def test_a_stop_lets_waiting_requests_go(database_url: str, tmp_path: Path, free
         program(**settings) as process,
         ThreadPoolExecutor(1) as pool,
         httpx.Client(
-            base_url=f"http://127.0.0.1:{free_port}",
+            base_url=f"http://127.0.0.1:{port}",
             headers=headers,
             transport=transport,
             trust_env=False,

@@ -13,6 +13,7 @@ from tests.integration.test_api_bad_input import check_problem
 from tests.integration.test_api_pods import create, want
 from tests.support.api_server import ApiServer
 from tests.support.node_hand import NodeHand
+from tests.support.ports import free_port
 
 # Far longer than a change takes to be seen, and within what the API allows.
 WAIT_S = 25
@@ -119,9 +120,9 @@ def test_seats_are_bounded(api: ApiServer, tmp_path: Path, pod_id: str) -> None:
     assert response.status_code == 200
 
 
-def test_a_lost_database_is_503_and_health_stays(tmp_path: Path, api: ApiServer, free_port: int) -> None:
+def test_a_lost_database_is_503_and_health_stays(tmp_path: Path, api: ApiServer) -> None:
     """Without a database everything says so and when to come again; the process says that it lives."""
-    url = f"postgresql://nobody:nothing@127.0.0.1:{free_port}/nowhere?connect_timeout=2"
+    url = f"postgresql://nobody:nothing@127.0.0.1:{free_port()}/nowhere?connect_timeout=2"
     lost = ApiServer(url, api.settings, api.tokens)
     with lost, lost.client() as client:
         pods, ready = client.get("/api/v1/pods"), client.get("/readyz")

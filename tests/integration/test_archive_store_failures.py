@@ -13,7 +13,8 @@ from node_agent.store import (
     StoreNotFound,
     StoreUnavailable,
 )
-from tests.support.s3_servers import CREDENTIALS, free_port, rclone_server
+from tests.support.ports import free_port
+from tests.support.s3_servers import CREDENTIALS, rclone_server
 from tests.support.small_disk import small_disk
 
 MIB = 1 << 20

@@ -18,8 +18,8 @@ from compose.installation import Installation
 from compose.layout import Layout, make_directories
 from compose.processes import wait_until
 from compose.programs import ensure_secrets, front_door
-from tests.support.local_installation import free_ports
 from tests.support.nginx import front_directory
+from tests.support.ports import free_port
 from tests.support.recording_pod import RecordingPod, recording_pod
 
 CLIENT = "203.0.113.7"
@@ -35,7 +35,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @contextmanager
 def started(api: RecordingPod, settings: dict[str, str]) -> Iterator[tuple[Environment, Path]]:
     """nginx as `make up` starts it before this API, and the certificate that it should show."""
-    https, http, hints = free_ports(3)
+    https, http, hints = (free_port() for _ in range(3))
     ports = {"HTTPS": https, "HTTP": http, "HINTS": hints, "API": api.port}
     environ = {f"CODEPODS_{name}_PORT": str(port) for name, port in ports.items()}
     environ["CODEPODS_BASE_URL"] = "https://ide.localhost"

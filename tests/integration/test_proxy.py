@@ -15,7 +15,8 @@ from websockets.exceptions import InvalidStatus
 from api.access_token import open_token, seal
 from compose.processes import wait_until
 from tests.support.front import PAGE, POD_DOMAIN, SECRET, Front, assert_refused, front_door, socket_to
-from tests.support.nginx import free_port, front_directory, running_nginx
+from tests.support.nginx import front_directory, running_nginx
+from tests.support.ports import free_port
 from tests.support.recording_pod import recording_pod
 
 FILES_WAIT_S_MAX = 20.0

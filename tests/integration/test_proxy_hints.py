@@ -6,7 +6,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.support.front import Front, socket_to
-from tests.support.nginx import free_port
+from tests.support.ports import free_port
 
 
 def test_a_sockets_opening_and_end_are_told(front: Front) -> None:

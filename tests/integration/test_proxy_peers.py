@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.front import Front
-from tests.support.nginx import free_port, running_nginx
+from tests.support.nginx import running_nginx
+from tests.support.ports import free_port
 
 CLIENT = "203.0.113.7"
 

@@ -6,7 +6,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.support.front import PAGE, POD_DOMAIN, SECRET, Front, assert_refused, socket_to
-from tests.support.nginx import Answer, free_port
+from tests.support.nginx import Answer
+from tests.support.ports import free_port
 
 SCRIPT = [("Sec-Fetch-Dest", "empty")]
 LINK = "a-link-that-nobody-guesses"

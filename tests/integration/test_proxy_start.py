@@ -9,7 +9,8 @@ import pytest
 
 from api.access_token import open_token
 from tests.support.front import PAGE, POD_DOMAIN, Front, assert_refused
-from tests.support.nginx import Answer, free_port
+from tests.support.nginx import Answer
+from tests.support.ports import free_port
 
 TABS = 1000
 SCRIPT = [("Sec-Fetch-Dest", "empty"), ("Sec-Fetch-Mode", "cors")]

@@ -13,7 +13,8 @@ from dataclasses import replace
 import pytest
 
 from tests.support.front import PAGE, SECRET, Front, front_door, socket_to
-from tests.support.nginx import free_port, front_directory, running_nginx, self_signed
+from tests.support.nginx import front_directory, running_nginx, self_signed
+from tests.support.ports import free_port
 
 # nginx has a new worker in a tenth of a second; this is for a machine that is busy.
 RENEWED_S_MAX = 60.0

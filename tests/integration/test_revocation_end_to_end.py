@@ -13,7 +13,8 @@ from compose.processes import wait_until
 from tests.integration.test_proxy_revocation import download, ends, is_cut
 from tests.support.api_server import ApiServer
 from tests.support.front import Front, front_door, socket_to
-from tests.support.nginx import WORKER_USER, free_port, front_directory, running_nginx
+from tests.support.nginx import WORKER_USER, front_directory, running_nginx
+from tests.support.ports import free_port
 
 # docs/access.md, "Throwing somebody out".
 REVOKED_WITHIN_S = 10.0

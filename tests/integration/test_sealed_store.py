@@ -27,8 +27,9 @@ from node_agent.sealing import CHUNK_BYTES, SealBroken, opened_size, sealed_size
 from node_agent.store import Store, StoreAccessDenied, StoreError, StoreUnavailable
 from node_agent.uploads import UploadJournal
 from tests.integration.test_store_resume import SOME_ARRIVED_MIB, blob, read, server, write
+from tests.support.ports import free_port
 from tests.support.s3_front import front_before
-from tests.support.s3_servers import BUCKET, CREDENTIALS, free_port, moto_server
+from tests.support.s3_servers import BUCKET, CREDENTIALS, moto_server
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "archives/pod/p-1/3-5/tree.tar.zst"

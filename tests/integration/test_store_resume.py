@@ -20,6 +20,7 @@ from node_agent.s3_target import PART_BYTES
 from node_agent.store import Store, StoreConflict, StoreUnavailable
 from node_agent.uploads import UploadJournal
 from tests.support.archive_requests import REQUEST as OF_A_WORKSPACE
+from tests.support.patience import until
 from tests.support.s3_front import Front, front_before
 from tests.support.s3_servers import BUCKET, CREDENTIALS, moto_server, rclone_server
 from tests.support.trees import differences, snapshot
@@ -193,9 +194,12 @@ def test_parts_that_differ_are_sent_again(site: Site) -> None:
 
 def test_a_store_that_goes_away_costs_only_what_is_missing(site: Site) -> None:
     """The write fails as one to be tried again; the next attempt goes on from the parts that are there."""
+    journal = UploadJournal(site.journal_dir)
     site.front.cut_after_bytes = SOME_ARRIVED_MIB * MIB
     with pytest.raises(StoreUnavailable):
-        write(site.store(), KEY, blob())
+        write(open_store(site.url, journal), KEY, blob())
+    # Its other parts are tried to their end: one that came through afterwards would be counted twice.
+    until(lambda: is_released(journal, KEY), else_="parts of a write that has failed are still being sent")
     site.front.heal()
     arrived = arrived_bytes(site)
     assert arrived >= PART_BYTES
@@ -204,6 +208,36 @@ def test_a_store_that_goes_away_costs_only_what_is_missing(site: Site) -> None:
 
     assert site.front.sent_bytes <= BLOB_MIB * MIB - arrived + HEADS_BYTES
     assert read(site.direct, LATER) == b"".join(blob())
+
+
+def is_released(journal: UploadJournal, key: str) -> bool:
+    """Whether nobody writes there any more."""
+    claim = journal.claim(key)
+    kept = claim.kept
+    claim.release()
+    return kept
+
+
+def test_an_upload_that_the_store_has_dropped_is_begun_anew(site: Site) -> None:
+    """Somebody's rule for unfinished uploads, or a full disk: not the bucket is missing, and waiting helps."""
+    with pytest.raises(StoreUnavailable), site.store().open_writer(KEY) as writer:
+        for chunk in blob(20):
+            writer.write(chunk)
+        drop_uploads(site)
+        for chunk in blob()[20:]:
+            writer.write(chunk)
+        writer.commit()
+
+    write(site.store(), KEY, blob())
+
+    assert read(site.direct, KEY) == b"".join(blob())
+
+
+def drop_uploads(site: Site) -> None:
+    """As the store's owner would."""
+    client = boto3.client("s3", endpoint_url=site.endpoint, region_name="us-east-1")
+    for upload in client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{site.prefix}/")["Uploads"]:
+        client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
 @pytest.mark.parametrize("key", [KEY, LATER])

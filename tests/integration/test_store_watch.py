@@ -11,7 +11,8 @@ from node_agent.store_watch import StoreWatch
 from state.wire import StoreFacts
 from tests.integration.test_store_resume import server
 from tests.support.docker_node import DockerNode
-from tests.support.s3_servers import BUCKET, CREDENTIALS, free_port
+from tests.support.ports import free_port
+from tests.support.s3_servers import BUCKET, CREDENTIALS
 
 
 @pytest.mark.parametrize(("kind", "conditional"), [("moto", True), ("rclone", False)])

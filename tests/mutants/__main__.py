@@ -5,21 +5,16 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from rich.console import Console
-from rich.table import Table
-
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.runner import Mutant, Verdict, try_mutant
 
 SLOW = ("tests/integration", "tests/contract")
 
 
-def _table(verdicts: list[Verdict]) -> Table:
-    table = Table("mutant", "breaks", "caught by", "seconds")
-    for verdict in verdicts:
-        caught = ", ".join(verdict.mutant.tests) if verdict.caught else "[red]survived[/red]"
-        table.add_row(verdict.mutant.name, verdict.mutant.law, caught, f"{verdict.seconds:.1f}")
-    return table
+def _line(verdict: Verdict) -> str:
+    word = "caught  " if verdict.caught else "SURVIVED"
+    mutant = verdict.mutant
+    return f"{word} {verdict.seconds:5.1f} s  {mutant.law:7} {mutant.name}  ({', '.join(mutant.tests)})"
 
 
 def sample() -> list[Mutant]:
@@ -37,18 +32,15 @@ def main() -> int:
     chosen = [mutant for mutant in (sample() if asked.sample else MUTANTS) if wanted in mutant.name]
     if not chosen:
         parser.error(f"no mutant has “{wanted}” in its name")
-    console = Console(width=160)
     verdicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for verdict in pool.map(try_mutant, chosen):
             verdicts.append(verdict)
-            word = "caught  " if verdict.caught else "SURVIVED"
-            console.print(f"{word} {verdict.seconds:5.1f} s  {verdict.mutant.law:7} {verdict.mutant.name}")
-    console.print(_table(verdicts))
+            print(_line(verdict), flush=True)
     survivors = [verdict for verdict in verdicts if not verdict.caught]
     for verdict in survivors:
-        console.print(f"[bold]{verdict.mutant.name}[/bold]\n{verdict.last_lines}", markup=True)
-    console.print(f"{len(verdicts) - len(survivors)} caught, {len(survivors)} survived")
+        print(f"{verdict.mutant.name}\n{verdict.last_lines}")
+    print(f"{len(verdicts) - len(survivors)} caught, {len(survivors)} survived")
     return 1 if survivors else 0
 
 

@@ -1,6 +1,5 @@
 """The real API on loopback, and what its tests need around it."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,12 +99,3 @@ def node(api: ApiServer) -> Iterator[NodeHand]:
     db = Database(api.database_url, "test", pool_size=2)
     yield NodeHand.join(db, f"node-{next(_numbers)}")
     db.close()
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -13,7 +13,8 @@ from api.access_token import AccessClaims, Keyring, Use, seal
 from compose.nginx_config import NginxSettings, find_nginx
 from state.revoked import Kind, Revoked
 from tests.support.hints import Hints, hint_listener
-from tests.support.nginx import WORKER_USER, Answer, RunningNginx, free_port, running_nginx, self_signed
+from tests.support.nginx import WORKER_USER, Answer, RunningNginx, running_nginx, self_signed
+from tests.support.ports import free_port
 from tests.support.recording_pod import RecordingPod, recording_pod
 
 SECRET = {"pod-a": "0123456789abcdef" * 4, "pod-b": "fedcba9876543210" * 4}

@@ -6,7 +6,6 @@ It has a home directory, ports and node ids of its own, so it never meets anothe
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,21 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PODCTL = Path(sys.executable).with_name("podctl")
 COMMAND_TIMEOUT_S = 240
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @dataclass(slots=True)
@@ -42,8 +31,7 @@ class LocalInstallation:
 
     def __post_init__(self) -> None:
         names = ("HTTPS", "HTTP", "API", "GATEWAY", "POSTGRES", "HINTS")
-        ports = dict(zip(names, free_ports(len(names)), strict=True))
-        own = {f"CODEPODS_{name}_PORT": str(port) for name, port in ports.items()}
+        own = {f"CODEPODS_{name}_PORT": str(free_port()) for name in names}
         # The pod image has 1.2 GB: copying it to each test's store would only keep the machine busy.
         own["CODEPODS_KEEP_IMAGES"] = "false"
         self.environment = {**os.environ, **own, "CODEPODS_HOME": str(self.home), **self.environment}

@@ -26,13 +26,6 @@ SILENCE_S, PAUSE_S = 20.0, 0.3
 WORKER_USER = "www-data" if os.geteuid() == 0 else None
 
 
-def free_port() -> int:
-    """A loopback port that nobody had a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def front_directory() -> Iterator[Path]:
     """A directory that nginx's workers may enter; pytest's own is closed to them when root runs the tests."""

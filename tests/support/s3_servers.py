@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import free_port
 
 ACCESS_KEY = "AKID3"
 SECRET_KEY = "SECRET3"
@@ -38,13 +39,6 @@ def rclone_server(
     argv = [str(_BIN / "rclone"), "serve", "s3", "--config=/dev/null", "--addr", f"127.0.0.1:{port}"]
     with _serving([*argv, "--auth-key", keys, str(root)], port, log) as endpoint:
         yield endpoint
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
