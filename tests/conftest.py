@@ -1,7 +1,10 @@
 """Fixtures for all tests live in tests/support, one file per real part."""
 
+import gc
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
@@ -20,3 +23,22 @@ _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fixed", _UNTIMED, derandomize=True)
 settings.register_profile("new", _UNTIMED)
 settings.load_profile(os.environ.get("CODEPODS_DRAWS", "fixed"))
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test need not be looked through after each."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _blamed_for_what_its_fixtures_left_open() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _blamed_for_what_it_left_open() -> Iterator[None]:
+    """What is left unclosed is an error: of the test that left it, not of whichever runs when it is found."""
+    yield
+    gc.collect()

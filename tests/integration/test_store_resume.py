@@ -219,25 +219,26 @@ def is_released(journal: UploadJournal, key: str) -> bool:
 
 
 def test_an_upload_that_the_store_has_dropped_is_begun_anew(site: Site) -> None:
-    """Somebody's rule for unfinished uploads, or a full disk: not the bucket is missing, and waiting helps."""
-    with pytest.raises(StoreUnavailable), site.store().open_writer(KEY) as writer:
-        for chunk in blob(20):
-            writer.write(chunk)
-        drop_uploads(site)
-        for chunk in blob()[20:]:
-            writer.write(chunk)
-        writer.commit()
+    """Somebody's rule for unfinished uploads, or a full disk: the bucket is not missing, and waiting helps."""
+    with pytest.raises(StoreUnavailable):
+        write_and_lose_the_upload(site)
 
     write(site.store(), KEY, blob())
 
     assert read(site.direct, KEY) == b"".join(blob())
 
 
-def drop_uploads(site: Site) -> None:
-    """As the store's owner would."""
+def write_and_lose_the_upload(site: Site) -> None:
+    """The store's owner drops it midway."""
     client = boto3.client("s3", endpoint_url=site.endpoint, region_name="us-east-1")
-    for upload in client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{site.prefix}/")["Uploads"]:
-        client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
+    with site.store().open_writer(KEY) as writer:
+        for chunk in blob(20):
+            writer.write(chunk)
+        for upload in client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{site.prefix}/")["Uploads"]:
+            client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
+        for chunk in blob()[20:]:
+            writer.write(chunk)
+        writer.commit()
 
 
 @pytest.mark.parametrize("key", [KEY, LATER])
