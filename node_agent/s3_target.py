@@ -105,8 +105,8 @@ class Upload:
         try:
             self._done.append(self._under_way.next())
         except (NotOffered, UploadGone) as error:
-            # rclone takes no other bytes for a part it has, and drops the upload when its disk is full; others
-            # drop what is unfinished for long. Only a new upload helps, with a new stream.
+            # rclone takes no other bytes for a part it has, and drops the upload when its disk is full; other
+            # stores drop what is unfinished for long. Only a new upload helps, with a new stream.
             self.drop()
             raise StoreUnavailable(
                 f"the half upload of {self._name} cannot be gone on with, and is begun anew: {error}"

@@ -219,7 +219,7 @@ def is_released(journal: UploadJournal, key: str) -> bool:
 
 
 def test_an_upload_that_the_store_has_dropped_is_begun_anew(site: Site) -> None:
-    """Somebody's rule for unfinished uploads, or a full disk: the bucket is not missing, and waiting helps."""
+    """Somebody's rule for unfinished uploads, or a full disk: the bucket is there, and waiting helps."""
     with pytest.raises(StoreUnavailable):
         write_and_lose_the_upload(site)
 
