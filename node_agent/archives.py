@@ -37,13 +37,12 @@ from state.wire import Action, ArchiveMade, ArchivePod, ArchiveProof, ArchiveSou
 Note = Callable[[int, int], None]
 
 _CONTAINER, _STARTED, _FINISHED = "container_id", "started_at", "finished_at"
-_ADVICE: dict[type[StoreError], tuple[str, str]] = {
-    StoreUnavailable: ("store_unavailable", "It is tried again; check CODEPODS_STORE_URL and the network."),
+_ADVICE: dict[type[StoreError], str] = {
+    StoreUnavailable: "It is tried again; check CODEPODS_STORE_URL and the network.",
     StoreAccessDenied: (
-        "store_denied",
-        "Check CODEPODS_STORE_URL and the agent's credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).",
+        "Check CODEPODS_STORE_URL and the agent's credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
     ),
-    StoreNotFound: ("store_not_found", "Check that the bucket or directory of CODEPODS_STORE_URL exists."),
+    StoreNotFound: "Check that the bucket or directory of CODEPODS_STORE_URL exists.",
 }
 
 
@@ -240,8 +239,8 @@ def _told(doing: str) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        code, advice = _ADVICE.get(type(error), (error.code, ""))
-        raise StepError(f"Could not {doing}: {_sentence(error)} {advice}".strip(), code=code) from error
+        advice = _ADVICE.get(type(error), "")
+        raise StepError(f"Could not {doing}: {_sentence(error)} {advice}".strip(), code=error.code) from error
     except RestoreDiskFull as error:
         raise DiskFull(f"Could not {doing}: {_sentence(error)}") from error
     except ArchiveError as error:

@@ -41,7 +41,7 @@ class StoreUnavailable(StoreError):
 class StoreAccessDenied(StoreError):
     """The store knows us not, or forbids this: credentials or permissions must be changed."""
 
-    code = "store_access_denied"
+    code = "store_denied"
 
 
 class StoreNotFound(StoreError):
