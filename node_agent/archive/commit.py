@@ -102,17 +102,17 @@ def write_archive(
     After any of them the source is the only copy: keep it.
     """
     memory, fingerprint = node.memory if node else None, dict(request.fingerprint)
-    with memory.drafts() if memory else nullcontext() as folder:
+    with memory.drafts() if memory else nullcontext() as folder, ThreadPoolExecutor(1) as beside:
         # A distant store takes as long to answer as a small tree takes to be looked through.
-        earlier, (before, scanned) = both(
-            lambda: _committed(store, request, fingerprint) if fingerprint else None,
-            lambda: _scan(source_dir, folder),
-        )
+        scanning = beside.submit(_scan, source_dir, folder)
+        earlier = _committed(store, request, fingerprint) if fingerprint else None
+        if earlier:  # whatever the scan finds
+            return earlier
+        before, scanned = scanning.result()
         if not fingerprint:
             fingerprint = {TREE: before.fingerprint}
-            earlier = _committed(store, request, fingerprint)
-        if earlier:
-            return earlier
+            if earlier := _committed(store, request, fingerprint):
+                return earlier
         increment = _increment(store, request, source_dir, node, scanned)
         upload = Upload(
             store=store,

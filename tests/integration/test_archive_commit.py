@@ -126,6 +126,15 @@ def test_the_same_attempt_again_is_already_so(source: Path, store: DirectoryStor
     assert (tmp_path / "store" / BLOB_KEY).stat().st_ino == inode
 
 
+def test_what_is_committed_needs_its_source_no_more(
+    source: Path, store: DirectoryStore, tmp_path: Path
+) -> None:
+    """The answer was lost, and the tree cannot be read any more: the step was done all the same."""
+    made = write_archive(store, REQUEST, source)
+
+    assert write_archive(store, REQUEST, tmp_path / "gone") == made
+
+
 def test_an_attempt_is_never_reused_for_another_source(
     source: Path, store: DirectoryStore, tmp_path: Path
 ) -> None:
