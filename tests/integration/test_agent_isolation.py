@@ -91,7 +91,7 @@ def _reach(node: DockerNode, pod_id: str, address: str, port: int) -> str:
 
 
 def _reach_from_node(address: str, port: int) -> bool:
-    with socket.create_connection((address, port), timeout=3):
+    with socket.create_connection((address, port), timeout=20):
         return True
 
 

@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 from tests.support.recording_pod import RecordingPod, recording_pod
 
 CLIENT = "203.0.113.7"
-START_TIMEOUT_S_MAX = 20.0
+START_TIMEOUT_S_MAX = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_operators_own_certificate_is_shown(own: Certificates) -> None:
     trusting = ssl.create_default_context(cafile=str(own.authority))
     with recording_pod() as api, started(api, files) as (environment, certificate):
         with (
-            socket.create_connection(("127.0.0.1", environment.ports.https), timeout=10) as plain,
+            socket.create_connection(("127.0.0.1", environment.ports.https), timeout=20) as plain,
             trusting.wrap_socket(plain, server_hostname="ide.localhost") as door,
         ):
             shown = door.getpeercert(binary_form=True)
@@ -101,7 +101,7 @@ def test_behind_a_balancer_with_the_proxy_protocol(tls: str) -> None:
 
 def said(port: int, request: str, line: str = "", tls: ssl.SSLContext | None = None) -> bytes:
     """What nginx answers to this request, after this line in the clear."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
         plain.sendall(line.encode())
         with tls.wrap_socket(plain, server_hostname="ide.localhost") if tls else plain as door:
             door.sendall(request.encode())

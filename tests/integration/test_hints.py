@@ -18,7 +18,7 @@ from tests.integration.test_policies import Scene, scene
 
 __all__ = ["scene"]
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 laws = settings(deadline=None)
 
 

@@ -14,7 +14,7 @@ from compose.journal import Follower, Journal, Kind
 from compose.processes import ProcessId, end_session, wait_until
 from compose.supervisor import Program, Supervisor, rotate_logs
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 # A stand-in for nginx: a leader that has a worker, which outlives it when it is killed.
 LEADER = """

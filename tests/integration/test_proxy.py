@@ -19,7 +19,7 @@ from tests.support.nginx import front_directory, running_nginx
 from tests.support.ports import free_port
 from tests.support.recording_pod import recording_pod
 
-FILES_WAIT_S_MAX = 20.0
+FILES_WAIT_S_MAX = 60.0
 
 # ---- a link opens ----------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def test_a_balancer_may_do_the_tls(front: Front) -> None:
 def said_after_proxy_line(front: Front, line: str) -> bytes:
     """What nginx answers to a request for pod-a over TLS, after this line in the clear."""
     port = front.nginx.settings.https_port
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as bare:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as bare:
         bare.sendall(line.encode())
         with front.nginx.tls.wrap_socket(bare, server_hostname="localhost") as secure:
             name, cookie = front.cookie("pod-a")
@@ -114,7 +114,7 @@ def said_after_proxy_line(front: Front, line: str) -> bytes:
 
 def plain(port: int, request: str) -> bytes:
     """What nginx answers without TLS."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as bare:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as bare:
         bare.sendall(request.encode())
         answer = b""
         while came := bare.recv(4096):

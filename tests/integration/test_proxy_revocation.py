@@ -15,7 +15,7 @@ from compose.processes import wait_until
 from state.revoked import Kind
 from tests.support.front import PAGE, Front, assert_refused, socket_to
 
-WAIT_S_MAX = 20.0
+WAIT_S_MAX = 60.0
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_plain_http_leads_to_https(front: Front) -> None:
     settings = front.nginx.settings
     for port, status in ((settings.http_port, 308), (settings.https_port, 307)):
         assert port is not None
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         connection.request("GET", "/pods/pod-a/?x=1", headers={"Host": f"localhost:{port}"})
         response = connection.getresponse()
         connection.close()

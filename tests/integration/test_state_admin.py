@@ -101,7 +101,7 @@ def test_a_change_by_hand_rings_the_bell(admin: Connection, database_url: str) -
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute("LISTEN codepods_desired")
         admin.execute("UPDATE pod SET desired_state = 'stopped'")
-        heard = list(listener.notifies(timeout=10, stop_after=1))
+        heard = list(listener.notifies(timeout=60, stop_after=1))
 
     assert [(notify.channel, notify.payload) for notify in heard] == [("codepods_desired", "")]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-WAIT_S_MAX = 20.0
+WAIT_S_MAX = 60.0
 DATAGRAM_BYTES_MAX = 4096
 _FRAME = re.compile(r"<190>[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d:\d\d codepods: ")
 

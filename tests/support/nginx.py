@@ -18,9 +18,9 @@ from typing import Any
 
 from compose.nginx_config import NginxInstall, NginxSettings, command, find_nginx, prepare
 
-START_TIMEOUT_S_MAX = 10.0
-STOP_TIMEOUT_S_MAX = 10.0
-LOG_WAIT_S_MAX = 10.0
+START_TIMEOUT_S_MAX = 60.0
+STOP_TIMEOUT_S_MAX = 60.0
+LOG_WAIT_S_MAX = 60.0
 # How long nginx may take for its first word, and how long it is silent when no second answer comes.
 SILENCE_S, PAUSE_S = 20.0, 0.3
 WORKER_USER = "www-data" if os.geteuid() == 0 else None
@@ -143,7 +143,7 @@ class RunningNginx:
     def say(self, raw: bytes) -> bytes:
         """What nginx answers to these bytes over TLS, up to where it closes or pauses; b"": nothing."""
         with (
-            socket.create_connection(("127.0.0.1", self.settings.https_port), timeout=5) as plain,
+            socket.create_connection(("127.0.0.1", self.settings.https_port), timeout=20) as plain,
             self.tls.wrap_socket(plain, server_hostname=self.settings.public_host) as secure,
         ):
             secure.sendall(raw)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 # Above what the product and other programs take by default.
 _FIRST = 21_000
-# The kernel gives ports of this range to whoever asks for any, and Docker to containers: one that was free a
-# moment ago may be a pod's by now.
-_GIVEN_AWAY_FROM = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+# The kernel gives ports from here on to whoever asks for any, and Docker to containers: one that was free a
+# moment ago may be a pod's by now. Where they are given from lower down, that chance is taken.
+_GIVEN_AWAY_FROM = max(32_768, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
 # Processes of tests that run side by side, each with ports of its own.
 _SHARES = 8
 

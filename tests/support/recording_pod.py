@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-START_TIMEOUT_S_MAX = 10.0
+START_TIMEOUT_S_MAX = 60.0
 # What ends so is a file that takes for ever.
 DOWNLOAD = "/vscode-remote-resource"
 
