@@ -24,6 +24,14 @@ STORE_MUTANTS: tuple[Mutant, ...] = (
         (f"{_RESUME}::test_parts_that_differ_are_sent_again",),
     ),
     Mutant(
+        "an upload that the store has dropped is a missing bucket",
+        "LAW 12",
+        "node_agent/s3_target.py",
+        "        except (NotOffered, UploadGone) as error:",
+        "        except NotOffered as error:",
+        (f"{_RESUME}::test_an_upload_that_the_store_has_dropped_is_begun_anew",),
+    ),
+    Mutant(
         "a blob under the key counts as this one, unread",
         "LAW 7",
         "node_agent/store.py",
