@@ -5,7 +5,7 @@ Stopping the pod comes before, the database's compare-and-set after; both are th
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,13 +102,15 @@ def write_archive(
     After any of them the source is the only copy: keep it.
     """
     memory, fingerprint = node.memory if node else None, dict(request.fingerprint)
-    with memory.drafts() if memory else nullcontext() as folder, ThreadPoolExecutor(1) as beside:
+    with memory.drafts() if memory else nullcontext() as folder:
         # A distant store takes as long to answer as a small tree takes to be looked through.
-        scanning = beside.submit(_scan, source_dir, folder)
-        earlier = _committed(store, request, fingerprint) if fingerprint else None
-        if earlier:  # whatever the scan finds
+        earlier, scan = both(
+            lambda: _committed(store, request, fingerprint) if fingerprint else None,
+            lambda: _settled(lambda: _scan(source_dir, folder)),
+        )
+        if earlier:  # whatever came of the scan
             return earlier
-        before, scanned = scanning.result()
+        before, scanned = scan.result()
         if not fingerprint:
             fingerprint = {TREE: before.fingerprint}
             if earlier := _committed(store, request, fingerprint):
@@ -144,6 +146,16 @@ def both(one: Callable[[], T], other: Callable[[], U]) -> tuple[T, U]:
     with ThreadPoolExecutor(1) as pool:
         doing = pool.submit(other)
         return one(), doing.result()
+
+
+def _settled(work: Callable[[], T]) -> Future[T]:
+    """Do it; what it raises is raised to whoever asks for the result."""
+    settled: Future[T] = Future()
+    try:
+        settled.set_result(work())
+    except ArchiveError as error:
+        settled.set_exception(error)
+    return settled
 
 
 def check_archive(store: Store, manifest_key: str, manifest_digest: str) -> Manifest:

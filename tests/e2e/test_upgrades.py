@@ -91,4 +91,6 @@ def test_a_rolling_restart_touches_no_pod_and_fails_no_page(installation: LocalI
         reader.end()
     assert reader.failures == []
     assert _life(installation, pod["pod_id"]) == before
+    # On a busy machine an API that has just been replaced takes some seconds until it listens.
+    assert wait_until(lambda: installation.run("status", check=False).returncode == 0, PATIENCE_S)
     installation.run("stop", pod["pod_id"], "--wait")
