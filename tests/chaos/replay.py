@@ -109,10 +109,9 @@ class Replay:
             if not witness.tree:
                 witness.write_if_running(self.rng)
         for agent in self.site.agents:
-            if agent.has_died():
+            if agent.revive():
                 self.died += 1
-                print(f"         {agent.node.node_id} has died, and is started again", flush=True)
-                agent.start()
+                print(f"         {agent.node.node_id} has died, and was started again", flush=True)
         now = time.monotonic()
         resuming = [agent for _, agent in self.resumes]
         for agent in self.site.agents:
@@ -162,8 +161,7 @@ class Replay:
 
     def _begin_anew(self, agent: AgentProcess, failpoints: str = "") -> None:
         self.resumes = [line for line in self.resumes if line[1] is not agent]
-        agent.kill()
-        agent.start(failpoints=failpoints)
+        agent.begin_anew(failpoints=failpoints)
 
     def _pause(self, agent: AgentProcess, lasts_s: float) -> None:
         if not agent.has_died():

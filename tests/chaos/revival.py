@@ -1,25 +1,22 @@
 """Agents that die at a failpoint, and a supervisor that starts them again without it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from tests.support.site import Site
+from tests.support.agent_process import AgentProcess
 
 RESTART_AFTER_S = 0.05
 
 
 @contextmanager
-def revived(site: Site) -> Iterator[list[str]]:
+def revived(agents: Sequence[AgentProcess]) -> Iterator[list[str]]:
     """As a supervisor would: an agent that has died is started again, without its failpoint. Who died."""
     ending, died = threading.Event(), []
 
     def attend() -> None:
         while not ending.wait(RESTART_AFTER_S):
-            for agent in site.agents:
-                if agent.has_died():
-                    died.append(agent.node.node_id)
-                    agent.start()
+            died.extend(agent.node.node_id for agent in agents if agent.revive())
 
     thread = threading.Thread(target=attend)
     thread.start()
@@ -30,15 +27,13 @@ def revived(site: Site) -> Iterator[list[str]]:
         thread.join()
 
 
-def arm(site: Site, failpoint: str) -> None:
+def arm(agents: Sequence[AgentProcess], failpoint: str) -> None:
     """Every agent begins anew, with this in its way."""
-    for agent in site.agents:
-        agent.kill()
-        agent.start(failpoints=f"{failpoint}:1=crash")
+    for agent in agents:
+        agent.begin_anew(failpoints=f"{failpoint}:1=crash")
 
 
-def disarm(site: Site) -> None:
+def disarm(agents: Sequence[AgentProcess]) -> None:
     """Every agent begins anew, with nothing in its way."""
-    for agent in site.agents:
-        agent.kill()
-        agent.start()
+    for agent in agents:
+        agent.begin_anew()

@@ -110,8 +110,7 @@ def gated_site(db: Database, database_url: str, root: Path, lease_s: float) -> I
         control = {}
         for agent in site.agents:
             gate = stack.enter_context(tcp_gate(_port_of(site.reconciler.url)))
-            agent.kill()
-            agent.start(gateway_url=f"http://127.0.0.1:{gate.port}")
+            agent.begin_anew(gateway_url=f"http://127.0.0.1:{gate.port}")
             control[agent.node.node_id] = gate
         yield Ways(site, control, store)
 

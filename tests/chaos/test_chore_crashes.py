@@ -71,7 +71,7 @@ def do(
 ) -> None:
     """Have chores done by agents that die at the failpoint, and see to it that one did."""
     before = len(died)
-    arm(site, failpoint)
+    arm(site.agents, failpoint)
     for _ in range(tries_max):
         with site.db.transaction() as conn:
             assert make(conn)
@@ -79,7 +79,7 @@ def do(
         if len(died) > before:
             break
     assert len(died) > before, f"nobody came to {failpoint}"
-    disarm(site)
+    disarm(site.agents)
 
 
 def open_chores(site: Site) -> list[dict[str, object]]:
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_is_cut_anywhere_holds_up_nobody_and_is_made_again(sit
     learner.open()
     learner.write(random.Random(1))
     busy = "(while :; do echo $RANDOM >/workspaces/log; echo $RANDOM >/srv/log; done) >/dev/null 2>&1 &"
-    with revived(site) as died:
+    with revived(site.agents) as died:
         for number, failpoint in enumerate((*AROUND_WRITING, *AROUND_PAUSING)):
             if failpoint == AROUND_PAUSING[0]:
                 site.run_as_root(learner.pod_id, busy)
@@ -129,7 +129,7 @@ def test_a_scrub_that_is_cut_anywhere_is_done_again_and_accuses_nobody(site: Sit
     learner.open()
     learner.write(random.Random(1))
     put_away_and_back(learner)
-    with revived(site) as died:
+    with revived(site.agents) as died:
         for failpoint in AROUND_READING:
             age(site)
             do(site, died, failpoint, lambda conn: make_due_scrubs(conn, timedelta(0), timedelta(0), 10))
@@ -142,7 +142,7 @@ def test_a_sweep_that_is_cut_anywhere_clears_away_what_it_should_and_nothing_els
     learner = Learner(site, "alice")
     learner.open()
     rng = random.Random(1)
-    with revived(site) as died:
+    with revived(site.agents) as died:
         for failpoint in AROUND_DELETING:
             for _ in range(2):
                 learner.write(rng)
@@ -173,7 +173,7 @@ def test_a_compaction_that_is_cut_anywhere_leaves_the_old_archive_or_the_new(
     learner.open()
     learner.write(random.Random(1))
     put_away_and_back(learner)
-    with revived(site) as died:
+    with revived(site.agents) as died:
         for number, failpoint in enumerate((*AROUND_WRITING, *AROUND_READING)):
             folder = tmp_path / f"chain-{number}"
             folder.mkdir()

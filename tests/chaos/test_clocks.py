@@ -57,7 +57,7 @@ def test_clocks_that_jump_lose_nothing_and_silence_nobody(
                 time.sleep(JUMP_AFTER_S)
                 clock.set(jump_s)
                 if rng.random() < 0.5:
-                    disarm(site)  # an agent that begins anew after the jump
+                    disarm(site.agents)  # an agent that begins anew after the jump
                 learner.await_archived() if desired is Desired.ARCHIVED else learner.check()
                 assert not any(node.silent for node in nodes.list_nodes(db))
             until(lambda: leftovers(site, 1) == 0)

@@ -52,16 +52,16 @@ PAIRS = ALL if os.environ.get("CODEPODS_CHAOS") == "long" else ALL[1::2]
 def test_a_crash_at_any_effect_loses_nothing(tmp_path: Path, db: Database, database_url: str) -> None:
     """Archive and restore converge, with the same bytes, nothing twice, and nothing left behind."""
     rng = random.Random(1)
-    with two_nodes(db, database_url, tmp_path) as site, revived(site) as died:
+    with two_nodes(db, database_url, tmp_path) as site, revived(site.agents) as died:
         learner = Learner(site, "alice")
         learner.open()
         for away, back in PAIRS:
             learner.write(rng)
             for failpoint, desired in ((away, Desired.ARCHIVED), (back, Desired.RUNNING)):
                 before = len(died)
-                arm(site, failpoint)
+                arm(site.agents, failpoint)
                 learner.want(desired)
                 learner.await_archived() if desired is Desired.ARCHIVED else learner.check()
                 assert len(died) > before, f"nobody came to {failpoint}"
-                disarm(site)
+                disarm(site.agents)
             until(lambda: leftovers(site, 1) == 0)

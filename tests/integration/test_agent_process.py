@@ -58,8 +58,7 @@ def test_agents_killed_at_any_moment_lose_nothing(site: Site, seed: int) -> None
         for _ in range(3):
             time.sleep(chance.uniform(0.01, 0.4))
             for agent in site.agents:
-                agent.kill()
-                agent.start()
+                agent.begin_anew()
         site.until_is(pod_id, desired)
     assert site.run(pod_id, "cat ~/file /workspaces/file") == "mine\nours\n"
     assert site.answers(pod_id)
@@ -76,8 +75,7 @@ def test_a_running_pod_does_not_notice_that_the_control_plane_is_gone(
     agent = site.agent_of(pod_id)
     started_at = agent.node.parts.runtime.of_pod(pod_id)[0].started_at
     site.reconciler.kill()
-    agent.kill()
-    agent.start()
+    agent.begin_anew()
     assert site.answers(pod_id)
     with reconciler_process(database_url) as reconciler:
         for each in site.agents:

@@ -114,8 +114,7 @@ def cut_in_the_middle(site: Site, server: ApiServer, pod_id: str, folder: Path) 
     """The node is killed when all was received and unpacked: who waits is told, nothing of it stays."""
     before = len(list_generations(site.db, pod_id))
     for agent in site.agents:
-        agent.kill()
-        agent.start(failpoints="store.writer.commit.before:1=crash")
+        agent.begin_anew(failpoints="store.writer.commit.before:1=crash")
     (folder / "mine.tar").write_bytes(tar_of({"file": b"mine"}))
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(podctl, server, "import", pod_id, str(folder / "mine.tar"))
@@ -131,8 +130,7 @@ def cut_in_the_middle(site: Site, server: ApiServer, pod_id: str, folder: Path) 
     assert b"as they were" in told.stderr
     assert b"Send it again" in told.stderr
     for agent in site.agents:
-        agent.kill()
-        agent.start()
+        agent.begin_anew()
     until(lambda: scratched(site) == [])
     assert len(list_generations(site.db, pod_id)) == before
 

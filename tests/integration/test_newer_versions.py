@@ -79,8 +79,7 @@ def test_old_agents_work_under_a_newer_control_plane_and_the_reverse(
         newer_wire(site.reconciler.url) as wire,
     ):
         (agent,) = site.agents
-        agent.kill()
-        agent.start(gateway_url=wire.url)
+        agent.begin_anew(gateway_url=wire.url)
         pod_id = site.open()
         for desired in (Desired.RUNNING, Desired.STOPPED):
             step = unknown_step()

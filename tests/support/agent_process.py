@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -37,13 +38,29 @@ class AgentProcess:
             **environment,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        # Who starts it again when it has died is another thread than the test's: in turn, or there are two.
+        self._turn = threading.RLock()
 
     def start(self, gateway_url: str | None = None, failpoints: str = "") -> None:
         """Begin, or begin again after `kill` or `stop`; with deeds at node_agent.failpoints for this run."""
         if gateway_url is not None:
             self._environment["CODEPODS_GATEWAY_URL"] = gateway_url
-        with self.log_file.open("ab") as log:
+        with self._turn, self.log_file.open("ab") as log:
             self._process = self._begin(log, {**self._environment, "CODEPODS_FAILPOINTS": failpoints})
+
+    def begin_anew(self, gateway_url: str | None = None, failpoints: str = "") -> None:
+        """`kill` and `start`, with nobody between them."""
+        with self._turn:
+            self.kill()
+            self.start(gateway_url, failpoints)
+
+    def revive(self) -> bool:
+        """Begin again, without failpoints, if it has died by itself; whether it had."""
+        with self._turn:
+            died = self.has_died()
+            if died:
+                self.start()
+            return died
 
     def _begin(self, log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "node_agent.main"]
@@ -77,10 +94,11 @@ class AgentProcess:
 
     def kill(self) -> None:
         """kill -9."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        with self._turn:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+                self._process = None
 
     def pause(self) -> None:
         """SIGSTOP: alive, and doing nothing, until `go_on`."""
@@ -88,17 +106,19 @@ class AgentProcess:
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """SIGCONT."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        """SIGCONT, if it is still there."""
+        with self._turn:
+            if self._process is not None:
+                self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """Ask it to end; its exit code."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(PATIENCE_S)
-        self._process = None
-        return code
+        with self._turn:
+            assert self._process is not None
+            self._process.send_signal(signal.SIGTERM)
+            code = self._process.wait(PATIENCE_S)
+            self._process = None
+            return code
 
     @property
     def log(self) -> str:
