@@ -26,9 +26,7 @@ settings.load_profile(os.environ.get("CODEPODS_DRAWS", "fixed"))
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test need not be looked through after each."""
-    gc.collect()
-    gc.freeze()
+    _collect_anew()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -41,4 +39,10 @@ def _blamed_for_what_its_fixtures_left_open() -> Iterator[None]:
 def _blamed_for_what_it_left_open() -> Iterator[None]:
     """What is left unclosed is an error: of the test that left it, not of whichever runs when it is found."""
     yield
+    _collect_anew()
+
+
+def _collect_anew() -> None:
+    """What outlives this is not looked through again: over thousands of tests that would take minutes."""
     gc.collect()
+    gc.freeze()

@@ -79,7 +79,7 @@ STAGES = (
     Stage("contracts", "Import contracts", _tool("lint-imports", "--no-logo"), fast=True),
     _pytest("tidy", "House rules", "tests/test_tidy.py", fast=True),
     _pytest("unit", "Unit tests", "tests/unit", fast=True),
-    _pytest("property", "Property tests", "tests/property", fast=True),
+    _pytest("property", "Property tests", "tests/property", fast=True, alone=False),
     _pytest("sim", "Simulated fleets under faults", "tests/sim", alone=False),
     Stage(
         "node",
