@@ -35,7 +35,7 @@ class Progress:
         self.begin(text)
         try:
             yield self.detail
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, must not write on the step's line
             self.leave()
             raise
         self.done(self._clock() - began_at)

@@ -105,7 +105,7 @@ class Streams:
         stream = self._open[chore_id] = _Stream()
         try:
             await _begun(stream, request)
-        except BaseException:
+        except BaseException:  # a caller who hangs up cancels this: the place must be free again
             del self._open[chore_id]
             raise
         return StreamingResponse(self._given(chore_id, stream), media_type="application/octet-stream")

@@ -32,6 +32,14 @@ ARCHIVE_MUTANTS: tuple[Mutant, ...] = (
         (f"{_COMMIT}::test_a_stream_that_breaks_off_commits_nothing",),
     ),
     Mutant(
+        "what is committed is refused when its source cannot be scanned any more",
+        "LAW 10",
+        "node_agent/archive/commit.py",
+        "        if earlier:  # whatever came of the scan",
+        "        if earlier and scan.result():",
+        (f"{_COMMIT}::test_what_is_committed_needs_its_source_no_more",),
+    ),
+    Mutant(
         "what breaks off between two members is a whole tar",
         "LAW 8",
         "node_agent/archive/member_tar.py",

@@ -81,7 +81,7 @@ class ClockedDatabase(Database):
         self._connection.execute(f"BEGIN; SET LOCAL sim.now = '{self._clock().isoformat()}'")
         try:
             yield self._connection
-        except BaseException:
+        except BaseException:  # a greenlet is killed by one that is no `Exception`
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
